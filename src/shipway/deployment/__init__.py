@@ -1,0 +1,1 @@
+"""Deployments: the file, the plan, the pointer with its history."""

@@ -1,0 +1,49 @@
+"""Identity: sha256 digests and the canonical JSON they are taken of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+CHUNK = 1 << 20
+"""Bytes read at a time when a file is hashed."""
+
+
+def sha256_bytes(data: bytes | memoryview) -> str:
+    """Return the sha256 of `data` as 64 lower-case hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> tuple[str, int]:
+    """Hash a file in pieces of `CHUNK` bytes.
+
+    Returns:
+        The sha256 as 64 lower-case hexadecimal digits, and the number of bytes read.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    size = 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def canonical_json(value: Any) -> bytes:
+    """Encode `value` so that equal values have equal bytes: sorted keys, UTF-8, no insignificant space.
+
+    Raises:
+        ValueError: the value holds a NaN or an infinity, which JSON cannot express.
+        TypeError: the value holds something that is not JSON.
+    """
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def is_sha256(text: object) -> bool:
+    """Tell whether `text` is 64 lower-case hexadecimal digits."""
+    return isinstance(text, str) and len(text) == 64 and not set(text) - set("0123456789abcdef")

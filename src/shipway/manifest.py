@@ -1,0 +1,200 @@
+"""The manifest of a release: its tree, of which the release id is the digest, and where each content lies."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from shipway.blob import Location, epoch_of
+from shipway.digest import canonical_json, is_sha256, sha256_bytes
+from shipway.errors import IntegrityError
+
+FORMAT = 1
+MAX_BYTES = 32 * 1024 * 1024
+"""A manifest longer than this is refused unread: 100,000 files need about 20 MB."""
+
+MODES = ("100644", "100755", "120000")
+"""Git's modes for a file, an executable file and a symbolic link (whose content is its target)."""
+
+LINK = "120000"
+MAX_LINK = 4096
+
+_DEVICES = re.compile(r"(con|prn|aux|nul|com[1-9]|lpt[1-9])(\..*)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of a release.
+
+    Attributes:
+        path: where it lies in the folder, relative, segments separated by `/`.
+        mode: one of `MODES`.
+        size: length of the content in bytes.
+        sha256: digest of the content.
+    """
+
+    path: str
+    mode: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """An immutable snapshot of a folder.
+
+    Attributes:
+        entries: the tree, sorted by path.
+        contents: where each content lies, by sha256.
+    """
+
+    entries: tuple[Entry, ...]
+    contents: Mapping[str, Location]
+
+    @property
+    def release_id(self) -> str:
+        """Digest of the tree alone: the same folder has the same id everywhere and at any time."""
+        return tree_digest(self.entries)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(entry.size for entry in self.entries)
+
+    def to_bytes(self) -> bytes:
+        """Encode as canonical JSON."""
+        contents = {sha: [where.key, where.offset] for sha, where in self.contents.items()}
+        return canonical_json({"version": FORMAT, "tree": _tree(self.entries), "contents": contents})
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What `deployment.version` carries: `<epoch>.<release-id>`, enough to find the manifest.
+
+    Attributes:
+        epoch: the epoch under which the manifest was written.
+        release_id: the release's id, a sha256.
+    """
+
+    epoch: int
+    release_id: str
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.release_id}"
+
+    @property
+    def short(self) -> str:
+        """The first twelve digits of the release id, for people."""
+        return self.release_id[:12]
+
+    @classmethod
+    def parse(cls, text: object) -> Version:
+        """Read `<epoch>.<release-id>`.
+
+        Raises:
+            IntegrityError: the text is not of that form.
+        """
+        if isinstance(text, str):
+            epoch, dot, release_id = text.partition(".")
+            if dot and re.fullmatch(r"[0-9]{1,9}", epoch) and is_sha256(release_id):
+                return cls(int(epoch), release_id)
+        raise IntegrityError(f"{str(text)[:100]!r} is not a Shipway release", hint="build and apply the deployment again")
+
+
+def tree_digest(entries: Iterable[Entry]) -> str:
+    """Return the release id of a tree."""
+    return sha256_bytes(canonical_json({"version": FORMAT, "tree": _tree(entries)}))
+
+
+def parse(data: bytes, *, expected: str) -> Manifest:
+    """Read a manifest back, trusting nothing in it.
+
+    Args:
+        data: the stored bytes.
+        expected: the release id it must have.
+
+    Raises:
+        IntegrityError: the manifest is too long, malformed, unsafe, or not the release it should be.
+    """
+    short = expected[:12]
+    if len(data) > MAX_BYTES:
+        raise IntegrityError(f"the manifest of release {short} is longer than {MAX_BYTES} bytes")
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        raise IntegrityError(f"the manifest of release {short} is not JSON") from None
+    try:
+        manifest = _read(document)
+    except (KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(f"the manifest of release {short} is malformed: {error}") from None
+    if manifest.release_id != expected:
+        raise IntegrityError(f"the manifest of release {short} describes another tree, {manifest.release_id[:12]}")
+    return manifest
+
+
+def unsafe(path: str) -> str | None:
+    """Say why `path` may not stand in a release, or None when it may.
+
+    A path is relative, normalised, at most 1,024 bytes, and means the same on every system.
+    """
+    parts = path.split("/")
+    try:
+        encoded = path.encode()
+    except UnicodeEncodeError:
+        return "it is not valid UTF-8"
+    checks = (
+        (not path or path.startswith("/"), "it is not relative"),
+        (any(part in ("", ".", "..") for part in parts), "it is not normalised"),
+        (any(ord(char) < 32 or ord(char) == 127 for char in path), "it holds a control character"),
+        ("\\" in path or re.match(r"[A-Za-z]:", path) is not None, "it means something else on Windows"),
+        (any(_DEVICES.fullmatch(part) for part in parts), "it names a device on Windows"),
+        (len(encoded) > 1024 or any(len(part.encode()) > 255 for part in parts), "it is too long"),
+    )
+    return next((reason for bad, reason in checks if bad), None)
+
+
+def folded(path: str) -> str:
+    """Return the form under which two paths collide on file systems that ignore case or normalise Unicode."""
+    return unicodedata.normalize("NFC", path).casefold()
+
+
+def _tree(entries: Iterable[Entry]) -> list[list[Any]]:
+    return [[e.path, e.mode, e.size, e.sha256] for e in sorted(entries, key=lambda e: e.path.encode())]
+
+
+def _read(document: Any) -> Manifest:
+    if document["version"] != FORMAT:
+        raise ValueError(f"version {document['version']!r} is not {FORMAT}; a newer Shipway wrote it")
+    entries = tuple(_entry(*row) for row in document["tree"])
+    paths = {entry.path for entry in entries}
+    if len(paths) != len(entries):
+        raise ValueError("a path appears twice")
+    parents = {path.rsplit("/", n)[0] for path in paths for n in range(1, path.count("/") + 1)}
+    if clash := paths & parents:
+        raise ValueError(f"{min(clash)!r} is both a file and a folder")
+    contents = {sha: _location(*where) for sha, where in document["contents"].items()}
+    if missing := {entry.sha256 for entry in entries} - contents.keys():
+        raise ValueError(f"content {min(missing)[:12]} lies nowhere")
+    return Manifest(entries, contents)
+
+
+def _entry(path: Any, mode: Any, size: Any, sha256: Any) -> Entry:
+    if not isinstance(path, str) or (reason := unsafe(path)):
+        raise ValueError(f"path {str(path)[:100]!r} is refused: {reason if isinstance(path, str) else 'it is not text'}")
+    if mode not in MODES:
+        raise ValueError(f"mode {mode!r} of {path!r} is unknown")
+    if type(size) is not int or size < 0 or (mode == LINK and size > MAX_LINK):
+        raise ValueError(f"size {size!r} of {path!r} is impossible")
+    if not is_sha256(sha256):
+        raise ValueError(f"digest of {path!r} is not a sha256")
+    return Entry(path, mode, size, sha256)
+
+
+def _location(key: Any, offset: Any) -> Location:
+    if not isinstance(key, str) or epoch_of(key) is None or ".." in key or type(offset) is not int or offset < 0:
+        raise ValueError(f"location {str(key)[:100]!r} is refused")
+    return Location(key, offset)

@@ -1,0 +1,1 @@
+"""Releases: from a folder to an immutable snapshot in the store, and back."""

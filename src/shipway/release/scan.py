@@ -1,0 +1,205 @@
+"""Folder -> entries: what a release takes of a folder, what it leaves, and what it refuses."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pathspec
+
+from shipway.digest import sha256_bytes, sha256_file
+from shipway.errors import FolderError
+from shipway.manifest import LINK, Entry, folded, unsafe
+
+IGNORE_FILES = (".shipwayignore", ".prefectignore", ".gitignore")
+"""The first of these that the folder holds says what is left out, in gitignore's language."""
+
+NEVER = (
+    ".git/", ".hg/", ".svn/", ".shipway/", ".venv/", "venv/", "node_modules/", "__pycache__/", "*.py[cod]", ".mypy_cache/", ".ruff_cache/",
+    ".pytest_cache/", ".hypothesis/", ".ipynb_checkpoints/", ".tox/", ".nox/", "*.egg-info/", ".DS_Store",
+)  # fmt: skip
+"""Left out whatever the ignore file says: version control, environments, caches and the stack's own folder."""
+
+SECRET = (".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "id_rsa", "id_ed25519", "credentials", "credentials.json", ".netrc", ".pypirc")
+"""Names that look like secrets: refused unless the ignore file leaves them out or names them with `!`."""
+
+BIG_FILE = 20 * 1000 * 1000
+"""Files of more bytes than this are said by name: they are often data that got in by mistake."""
+
+MARKS = (b"# Shipway deployment", b'{\n  "shipway_manifest"')
+"""How the two files that `build` writes begin: they describe a release and are no part of it."""
+
+TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What was found in a folder.
+
+    Attributes:
+        folder: the folder scanned.
+        entries: the files taken, sorted by path.
+        skipped: paths left out, folders ending in `/`.
+        big: paths of files over `BIG_FILE`.
+    """
+
+    folder: Path
+    entries: tuple[Entry, ...]
+    skipped: tuple[str, ...] = ()
+    big: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Rules:
+    never: pathspec.GitIgnoreSpec
+    secret: pathspec.GitIgnoreSpec
+    chosen: pathspec.GitIgnoreSpec
+    source: str
+    skipped: list[str] = field(default_factory=list)
+
+    def leaves_out(self, path: str) -> bool:
+        """Tell whether `path` is left out; raises FolderError for a secret nobody decided about."""
+        verdict = self.chosen.check_file(path).include
+        if self.never.match_file(path) or verdict:
+            self.skipped.append(path)
+            return True
+        # `verdict` is False, not None, where a line starting with `!` names the file: then it was decided.
+        if verdict is None and self.secret.match_file(path):
+            raise FolderError(
+                f"{path} looks like a secret, so it is not put into a release",
+                hint=f"write {path} into {self.source} to leave it out, or !{path} to take it all the same",
+            )
+        return False
+
+
+def scan(folder: Path) -> Scan:
+    """Hash every file of `folder` that belongs to a release.
+
+    The result depends on paths, modes and contents alone, never on order, time, owner or machine.
+
+    Raises:
+        FolderError: the folder is missing or empty, or holds something that cannot be released.
+    """
+    if not folder.is_dir():
+        raise FolderError(f"{folder} is not a folder")
+    rules = _rules(folder)
+    entries = sorted(_walk(folder, folder, rules), key=lambda entry: entry.path.encode())
+    if not entries:
+        raise FolderError(f"{folder} holds no file to release", hint="look at its ignore file, or name another folder")
+    _refuse_collisions(entries)
+    big = tuple(entry.path for entry in entries if entry.size > BIG_FILE)
+    return Scan(folder, tuple(entries), tuple(sorted(rules.skipped)), big)
+
+
+def read_entry(folder: Path, path: str) -> bytes:
+    """Return the content a release keeps for `path`: a file's bytes or a link's target."""
+    full = folder / path
+    return os.readlink(full).encode() if full.is_symlink() else full.read_bytes()
+
+
+def _rules(folder: Path) -> _Rules:
+    lines: list[str] = []
+    source = next((name for name in IGNORE_FILES if (folder / name).is_file()), IGNORE_FILES[0])
+    try:
+        lines = (folder / source).read_text().splitlines()
+    except FileNotFoundError:
+        pass
+    except (OSError, UnicodeDecodeError) as error:
+        raise FolderError(f"{folder / source} cannot be read: {error}") from None
+    try:
+        chosen = pathspec.GitIgnoreSpec.from_lines(lines)
+    except ValueError as error:
+        raise FolderError(f"{folder / source} holds a pattern that is not gitignore's: {error}") from None
+    return _Rules(pathspec.GitIgnoreSpec.from_lines(NEVER), pathspec.GitIgnoreSpec.from_lines(SECRET), chosen, source)
+
+
+def _walk(root: Path, folder: Path, rules: _Rules) -> Iterator[Entry]:
+    try:
+        found = list(os.scandir(folder))
+    except OSError as error:
+        raise _unreadable(folder.relative_to(root).as_posix(), error) from None
+    for item in found:
+        path = Path(item.path).relative_to(root).as_posix()
+        if item.is_dir(follow_symlinks=False):
+            if not rules.leaves_out(f"{path}/") and not _is_environment(item.path, path, rules):
+                yield from _walk(root, Path(item.path), rules)
+        elif not rules.leaves_out(path) and not _is_own_output(root, path):
+            if reason := unsafe(path):
+                raise FolderError(f"{path!r} cannot be released: {reason}", hint="rename it, or add it to .shipwayignore")
+            yield _entry(root, path)
+
+
+def _is_environment(full: str, path: str, rules: _Rules) -> bool:
+    """Tell whether a folder is a virtual environment, whatever its name."""
+    found = (Path(full) / "pyvenv.cfg").is_file()
+    if found:
+        rules.skipped.append(f"{path}/")
+    return found
+
+
+def _is_own_output(root: Path, path: str) -> bool:
+    if "/" in path or not path.endswith(("-manifest.json", "-deployment.yaml")):
+        return False
+    try:
+        with (root / path).open("rb") as file:
+            return file.read(64).startswith(MARKS)
+    except OSError:
+        return False
+
+
+def _entry(root: Path, path: str) -> Entry:
+    full = root / path
+    for _ in range(TRIES):
+        try:
+            before = full.lstat()
+            if stat.S_ISLNK(before.st_mode):
+                return _link(root, path)
+            if not stat.S_ISREG(before.st_mode):
+                raise FolderError(f"{path} is {_kind(before.st_mode)}, not a file", hint="add it to .shipwayignore")
+            sha256, size = sha256_file(full)
+            after = full.lstat()
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        # A file that was written to while it was read would have a digest of bytes that never stood together.
+        if _identity(before) == _identity(after) and size == after.st_size:
+            return Entry(path, "100755" if after.st_mode & stat.S_IXUSR else "100644", size, sha256)
+    raise FolderError(f"{path} changes while it is read", hint="stop what writes it, or add it to .shipwayignore")
+
+
+def _link(root: Path, path: str) -> Entry:
+    target = os.readlink(root / path)
+    hint = "make it a relative link inside the folder, or add it to .shipwayignore"
+    try:
+        end = (root / path).resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        loop = isinstance(error, RuntimeError) or error.errno == errno.ELOOP
+        raise FolderError(f"{path} is a link {'in a loop' if loop else f'to {target}, which does not exist'}", hint=hint) from None
+    if os.path.isabs(target) or not end.is_relative_to(root.resolve()):  # noqa: PTH117 - a link's text, not a path of ours
+        raise FolderError(f"{path} is a link that leaves the folder", hint=hint)
+    content = target.encode()
+    return Entry(path, LINK, len(content), sha256_bytes(content))
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def _kind(mode: int) -> str:
+    kinds = ((stat.S_ISSOCK, "a socket"), (stat.S_ISFIFO, "a named pipe"))
+    return next((word for test, word in kinds if test(mode)), "a device")
+
+
+def _unreadable(path: str, error: OSError) -> FolderError:
+    return FolderError(f"{path} cannot be read: {error.strerror}", hint="mend its permissions, or add it to .shipwayignore")
+
+
+def _refuse_collisions(entries: list[Entry]) -> None:
+    seen: dict[str, str] = {}
+    for entry in entries:
+        other = seen.setdefault(folded(entry.path), entry.path)
+        if other != entry.path:
+            raise FolderError(f"{other} and {entry.path} are one file where case is ignored", hint="rename one of them")

@@ -1,0 +1,1 @@
+"""Runs: workspace, capture, record, lineage."""

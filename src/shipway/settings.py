@@ -1,0 +1,179 @@
+"""One frozen `Settings`: the project folder, `shipway.toml` in it, and the environment, which wins."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from shipway.errors import InputError
+
+CONFIG_FILE = "shipway.toml"
+STATE_FOLDER = ".shipway"
+DEFAULT_API_URL = "http://127.0.0.1:4200/api"
+
+_SECRETS = {"api_key", "auth_string", "database_url"}
+_PREFECT_NAMES = {
+    "api_url": "PREFECT_API_URL",
+    "api_key": "PREFECT_API_KEY",
+    "auth_string": "PREFECT_API_AUTH_STRING",
+    "database_url": "PREFECT_API_DATABASE_CONNECTION_URL",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user set, resolved once at the start of a command.
+
+    Every field may be set in `shipway.toml` under its own name (secrets excepted) or in the environment as
+    `SHIPWAY_<NAME>`; those that Prefect has too are read from Prefect's own variable.
+
+    Attributes:
+        project: the project folder: the nearest one upwards that holds `shipway.toml` or `.shipway`, else the current one.
+        api_url: Prefect API address. From `PREFECT_API_URL`, else `shipway.toml`, else the running stack of the project,
+            else the active Prefect profile, else Prefect's default port on this machine.
+        api_key: Prefect Cloud key, from `PREFECT_API_KEY` only.
+        auth_string: `user:password` of a protected server, from `PREFECT_API_AUTH_STRING`, else the stack's own.
+        database_url: SQLAlchemy address of the stack's database; PostgreSQL when given, else embedded SQLite.
+        store: block (`s3/NAME`) used where no block is named.
+        work_pool: Prefect work pool that deployments go to.
+        host: address the stack's servers bind to.
+        server_port: port of the stack's Prefect API and UI.
+        store_port: port of the stack's S3 server.
+        capture_max_bytes: most bytes captured from one run's working folder; what is left out is said in its log.
+        capture_max_files: most files captured from one run's working folder.
+    """
+
+    project: Path
+    api_url: str = DEFAULT_API_URL
+    api_key: str | None = field(default=None, repr=False)
+    auth_string: str | None = field(default=None, repr=False)
+    database_url: str | None = field(default=None, repr=False)
+    store: str | None = None
+    work_pool: str = "shipway"
+    host: str = "127.0.0.1"
+    server_port: int = 4200
+    store_port: int = 4333
+    capture_max_bytes: int = 1 << 30
+    capture_max_files: int = 10_000
+
+    @property
+    def state(self) -> Path:
+        """Folder of everything the local stack keeps, `.shipway` in the project."""
+        return self.project / STATE_FOLDER
+
+    @property
+    def stack_file(self) -> Path:
+        """File in which the running stack says where it listens."""
+        return self.state / "stack.json"
+
+    @property
+    def secrets_file(self) -> Path:
+        """File of mode 0600 with the stack's keys."""
+        return self.state / "secrets.json"
+
+    def prefect_environment(self) -> dict[str, str]:
+        """Return the variables that make a child process talk to the same Prefect API."""
+        wanted = {
+            "PREFECT_API_URL": self.api_url,
+            "PREFECT_API_KEY": self.api_key,
+            "PREFECT_API_AUTH_STRING": self.auth_string,
+        }
+        return {name: value for name, value in wanted.items() if value}
+
+    @classmethod
+    def load(cls, folder: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+        """Resolve the settings of the project that `folder` (by default the current one) belongs to.
+
+        Raises:
+            InputError: `shipway.toml` is not TOML, has an unknown key, or a value of the wrong type.
+        """
+        environ = os.environ if environ is None else environ
+        project = find_project(folder or Path.cwd())
+        values: dict[str, Any] = _from_profile(environ)
+        values |= _from_stack(project / STATE_FOLDER)
+        values |= _from_toml(project / CONFIG_FILE)
+        values |= _from_environment(environ)
+        return cls(project=project, **values)
+
+
+def find_project(folder: Path) -> Path:
+    """Return the nearest folder upwards that holds `shipway.toml` or `.shipway`, else `folder` itself."""
+    folder = folder.resolve()
+    for candidate in (folder, *folder.parents):
+        if (candidate / CONFIG_FILE).is_file() or (candidate / STATE_FOLDER).is_dir():
+            return candidate
+    return folder
+
+
+def convert(name: str, text: str, source: str) -> Any:
+    """Turn the text given for setting `name` into the setting's type.
+
+    Raises:
+        InputError: the setting does not exist or the text does not fit it; `source` says where it came from.
+    """
+    kinds = {f.name: f.type for f in fields(Settings) if f.name != "project"}
+    if name not in kinds:
+        raise InputError(f"{source} sets {name!r}, which is not a setting", hint=f"settings are {', '.join(sorted(kinds))}")
+    if kinds[name] == "int":
+        try:
+            return int(text)
+        except ValueError:
+            raise InputError(f"{source} sets {name} to {text!r}, which is not a whole number") from None
+    return text
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for f in fields(Settings):
+        for variable in (f"SHIPWAY_{f.name.upper()}", _PREFECT_NAMES.get(f.name, "")):
+            if f.name != "project" and environ.get(variable):
+                values[f.name] = convert(f.name, environ[variable], f"environment variable {variable}")
+    return values
+
+
+def _from_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from None
+    for name, value in table.items():
+        if name in _SECRETS:
+            raise InputError(f"{path} holds {name}, a secret", hint="set it in the environment instead")
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise InputError(f"{path} sets {name} to {value!r}, which is neither text nor a whole number")
+    return {name: convert(name, str(value), str(path)) for name, value in table.items()}
+
+
+def _from_stack(state: Path) -> dict[str, Any]:
+    """Read where the project's running stack listens, and its auth string if it asks for one."""
+    try:
+        stack = json.loads((state / "stack.json").read_text())
+        values = {"api_url": str(stack["api_url"])}
+        if stack.get("auth"):
+            values["auth_string"] = str(json.loads((state / "secrets.json").read_text())["auth_string"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return values
+
+
+def _from_profile(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Read the active profile of Prefect's own `profiles.toml`, as Prefect's commands would."""
+    home = Path(environ.get("PREFECT_HOME") or Path.home() / ".prefect")
+    path = Path(environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return {}
+    name = environ.get("PREFECT_PROFILE") or table.get("active")
+    profile = table.get("profiles", {}).get(name, {})
+    names = {"api_url", "api_key", "auth_string"}
+    return {name: str(profile[_PREFECT_NAMES[name]]) for name in names if profile.get(_PREFECT_NAMES[name])}

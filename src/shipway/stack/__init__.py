@@ -1,0 +1,1 @@
+"""Local processes: API server, object store, worker."""

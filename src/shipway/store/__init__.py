@@ -1,0 +1,1 @@
+"""The store: where releases and run data live."""
