@@ -102,7 +102,9 @@ class Version:
             epoch, dot, release_id = text.partition(".")
             if dot and re.fullmatch(r"[0-9]{1,9}", epoch) and is_sha256(release_id):
                 return cls(int(epoch), release_id)
-        raise IntegrityError(f"{str(text)[:100]!r} is not a Shipway release", hint="build and apply the deployment again")
+        raise IntegrityError(
+            f"{str(text)[:100]!r} is not a Shipway release", hint="build and apply the deployment again"
+        )
 
 
 def tree_digest(entries: Iterable[Entry]) -> str:
@@ -184,7 +186,9 @@ def _read(document: Any) -> Manifest:
 
 def _entry(path: Any, mode: Any, size: Any, sha256: Any) -> Entry:
     if not isinstance(path, str) or (reason := unsafe(path)):
-        raise ValueError(f"path {str(path)[:100]!r} is refused: {reason if isinstance(path, str) else 'it is not text'}")
+        raise ValueError(
+            f"path {str(path)[:100]!r} is refused: {reason if isinstance(path, str) else 'it is not text'}"
+        )
     if mode not in MODES:
         raise ValueError(f"mode {mode!r} of {path!r} is unknown")
     if type(size) is not int or size < 0 or (mode == LINK and size > MAX_LINK):

@@ -33,9 +33,9 @@ class Settings:
     `SHIPWAY_<NAME>`; those that Prefect has too are read from Prefect's own variable.
 
     Attributes:
-        project: the project folder: the nearest one upwards that holds `shipway.toml` or `.shipway`, else the current one.
-        api_url: Prefect API address. From `PREFECT_API_URL`, else `shipway.toml`, else the running stack of the project,
-            else the active Prefect profile, else Prefect's default port on this machine.
+        project: the nearest folder upwards that holds `shipway.toml` or `.shipway`, else the current one.
+        api_url: Prefect API address. From `PREFECT_API_URL`, else `shipway.toml`, else the project's stack, else
+            the active Prefect profile, else Prefect's default port on this machine.
         api_key: Prefect Cloud key, from `PREFECT_API_KEY` only.
         auth_string: `user:password` of a protected server, from `PREFECT_API_AUTH_STRING`, else the stack's own.
         database_url: SQLAlchemy address of the stack's database; PostgreSQL when given, else embedded SQLite.
@@ -118,7 +118,9 @@ def convert(name: str, text: str, source: str) -> Any:
     """
     kinds = {f.name: f.type for f in fields(Settings) if f.name != "project"}
     if name not in kinds:
-        raise InputError(f"{source} sets {name!r}, which is not a setting", hint=f"settings are {', '.join(sorted(kinds))}")
+        raise InputError(
+            f"{source} sets {name!r}, which is not a setting", hint=f"settings are {', '.join(sorted(kinds))}"
+        )
     if kinds[name] == "int":
         try:
             return int(text)

@@ -1,1 +1,87 @@
-"""The command line: one file per command."""
+"""The command line: one file per command. This is the only place that catches `ShipwayError`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from shipway.errors import ShipwayError
+
+COMMANDS = {
+    "demo": "Run the whole walk on the flights example; leaves the stack up.",
+    "up": "Start the local stack: API server, object store, worker.",
+    "down": "Stop the local stack.",
+    "status": "Show what of the local stack runs, and where.",
+    "logs": "Show the logs of the local stack.",
+    "block": "Save a store as a Prefect block.",
+    "build": "Make a release of a flow's folder, and its deployment file.",
+    "apply": "Make deployments what their files say.",
+    "deploy": "Build and apply in one go.",
+    "ls": "List deployments.",
+    "inspect": "Show one deployment.",
+    "worker": "Run what is in a queue.",
+    "run": "Start a run of a deployment.",
+    "runs": "List runs.",
+    "show": "Show one run and what it saved.",
+    "get": "Fetch something a run saved.",
+}
+"""Commands by name with their one-line help, so that `shipway --help` need not import them."""
+
+ALIASES = ("orion", "server", "config", "deployment", "agent")
+"""Groups of the 2022 commands, kept in `cli/aliases.py` and not listed."""
+
+
+class Commands(click.Group):
+    """Imports a command's module when the command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of the walk."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command, or None."""
+        if cmd_name in ALIASES:
+            alias: click.Command = getattr(import_module("shipway.cli.aliases"), cmd_name)
+            return alias
+        if cmd_name in COMMANDS:
+            command: click.Command = import_module(f"shipway.cli.{cmd_name}").command
+            return command
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="shipway")
+def cli() -> None:
+    """Take a machine-learning workflow from a script to a deployed one, on Prefect 3 and S3."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit with its status; an error is one line on standard error."""
+    try:
+        status = cli.main(args=args, prog_name="shipway", standalone_mode=False)
+        _leave(status if isinstance(status, int) else 0)
+    except ShipwayError as error:
+        click.echo(f"shipway: {' '.join(str(error).split())}", err=True)
+        _leave(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        _leave(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("shipway: interrupted", err=True)
+        _leave(130)
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough; flushing at exit would complain about it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave(0)
+
+
+def _leave(status: int) -> None:
+    sys.exit(status)

@@ -68,7 +68,10 @@ def build(scan: Scan, store: Store, *, previous: Version | None = None, progress
     manifest = Manifest(scan.entries, used)
     data = manifest.to_bytes()
     if len(data) > MAX_BYTES:
-        raise FolderError(f"{scan.folder} holds {len(scan.entries)} files, too many for one release", hint="leave out data with .shipwayignore")
+        raise FolderError(
+            f"{scan.folder} holds {len(scan.entries)} files, too many for one release",
+            hint="leave out data with .shipwayignore",
+        )
     _create(store, release_key(epoch, version.release_id), data)
     return Release(version, manifest, uploaded + len(data), time.monotonic() - began)
 
@@ -159,7 +162,9 @@ def _read(folder: Path, entry: Entry) -> bytes:
     try:
         content = read_entry(folder, entry.path)
     except OSError as error:
-        raise FolderError(f"{entry.path} vanished while it was uploaded: {error.strerror}", hint="run the build again") from None
+        raise FolderError(
+            f"{entry.path} vanished while it was uploaded: {error.strerror}", hint="run the build again"
+        ) from None
     if sha256_bytes(content) != entry.sha256:
         raise _changed(entry)
     return content

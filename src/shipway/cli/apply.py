@@ -1,0 +1,69 @@
+"""`shipway apply`: make deployments what their files say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from shipway.cli.output import epilog, json_option, print_json
+from shipway.settings import Settings
+
+if TYPE_CHECKING:
+    from shipway.deployment.plan import Plan
+
+
+@click.command(
+    epilog=epilog(["shipway apply main-deployment.yaml", "shipway apply *-deployment.yaml --plan"], [3, 4, 5, 6, 7])
+    + "\n\nWith --plan, exit status 2 says that there is something to do."
+)
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--plan",
+    "plan_only",
+    is_flag=True,
+    help="Show what would change, change nothing; exit status 2 when something would.",
+)
+@json_option
+def command(files: tuple[Path, ...], plan_only: bool, as_json: bool) -> int:
+    """Create or change deployments as their files say; all of them or none.
+
+    Shows the plan, makes work pool and queue where missing, and leaves a schedule that somebody paused as it is.
+    """
+    return apply_files(files, plan_only=plan_only, as_json=as_json)
+
+
+def apply_files(files: tuple[Path, ...], *, plan_only: bool = False, as_json: bool = False) -> int:
+    """Plan and, unless `plan_only`, apply deployment files; return the exit status."""
+    from shipway.deployment.spec import read
+    from shipway.prefect.apply import apply, make_plans
+
+    settings = Settings.load()
+    plans = make_plans(settings, [read(path) for path in files])
+    if not plan_only:
+        apply(settings, plans)
+    if as_json:
+        print_json([_facts(plan) for plan in plans])
+    else:
+        for plan in plans:
+            _show(plan, done=not plan_only)
+    return 2 if plan_only and any(plan.changes for plan in plans) else 0
+
+
+def _facts(plan: Plan) -> dict[str, Any]:
+    changes = [{"field": c.field, "before": c.before, "after": c.after} for c in plan.changes]
+    return {"deployment": plan.spec.full_name, "action": plan.verb, "changes": changes}
+
+
+def _show(plan: Plan, *, done: bool) -> None:
+    words = {
+        "create": ("Would create", "Created"),
+        "change": ("Would change", "Changed"),
+        "keep": ("Nothing to do for",) * 2,
+    }
+    click.secho(f"{words[plan.verb][done]} deployment {plan.spec.full_name}", bold=True)
+    colours = {"+": "green", "-": "red", "~": "yellow"}
+    for change in plan.changes:
+        line = str(change)
+        click.secho(f"  {line}", fg=colours[line[0]])

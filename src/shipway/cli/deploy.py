@@ -1,0 +1,39 @@
+"""`shipway deploy`: build and apply in one go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from shipway.cli.apply import apply_files
+from shipway.cli.build import build_options, run_build
+from shipway.cli.output import epilog, print_json
+
+
+@click.command(
+    epilog=epilog(
+        [
+            "shipway deploy ./orchestration.py:main -n daily",
+            "shipway deploy ./orchestration.py:main -n daily -t gpu --interval 1h",
+        ],
+        [3, 4, 5, 6, 7, 9],
+    )
+)
+@build_options
+def command(entrypoint: str, as_json: bool, **options: Any) -> int:
+    """Build a release of the current folder and apply its deployment file."""
+    facts, path = run_build(entrypoint, **options)
+    if as_json:
+        print_json(facts)
+        # The plan goes unsaid: standard output holds one JSON value.
+        from shipway.deployment.spec import read
+        from shipway.prefect.apply import apply, make_plans
+        from shipway.settings import Settings
+
+        settings = Settings.load()
+        apply(settings, make_plans(settings, [read(path)]))
+        return 0
+    status = apply_files((path,))
+    click.echo(f"Start a run with: shipway run {facts['deployment']} --watch")
+    return status

@@ -1,0 +1,65 @@
+"""`shipway get`: fetch something a run saved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from shipway.cli.output import epilog, size
+from shipway.errors import InputError, NotFoundError
+from shipway.settings import Settings
+
+
+@click.command(
+    epilog=epilog(
+        [
+            "shipway get brave-otter metrics",
+            "shipway get brave-otter model model.txt",
+            "shipway get brave-otter plots/ plots",
+        ],
+        [3, 4, 5, 6, 9],
+    )
+)
+@click.argument("run")
+@click.argument("artifact")
+@click.argument("dest", required=False, type=click.Path(path_type=Path))
+def command(run: str, artifact: str, dest: Path | None) -> None:
+    """Fetch an artifact of a completed run into a file; its digest is checked.
+
+    A name that ends in `/` fetches everything below it. DEST is a file, or a folder that exists; by default the
+    artifact's own file name in the current folder.
+    """
+    from shipway.prefect.api import Api
+    from shipway.prefect.runs import data_folder, find_run, store_block
+    from shipway.prefect.stores import store_of
+    from shipway.run.data import download
+    from shipway.run.record import find_record
+
+    settings = Settings.load()
+    api = Api(settings)
+    found = find_run(api, run)
+    block = store_block(api, found)
+    store = store_of(settings, block) if block else None
+    record = find_record(store, data_folder(found)) if store else None
+    if store is None or record is None:
+        raise NotFoundError(
+            f"run {found['name']} has no data", hint=f"it is {found['state_name']}; data is there once it completed"
+        )
+    whole = [item for item in record.artifacts if artifact.endswith("/") and item.name.startswith(artifact)]
+    chosen = record.artifact(artifact.rstrip("/")) if not whole else None
+    if chosen is not None and chosen.codec == "folder":
+        names = set(json.loads(store.read(chosen.key)))
+        whole = [item for item in record.artifacts if item.name in names]
+        artifact = f"{chosen.name}/"
+    jobs = [((dest or Path(artifact)) / item.name.removeprefix(artifact), item) for item in whole]
+    if not whole and chosen is not None:
+        file_name = chosen.key.rpartition("/")[2]
+        jobs = [(dest / file_name if dest and dest.is_dir() else dest or Path(file_name), chosen)]
+    for path, item in jobs:
+        try:
+            download(store, item, path)
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error.strerror}") from None
+        click.echo(f"{path}  {size(item.bytes)}")

@@ -1,0 +1,93 @@
+"""How commands speak: facts on standard output, progress and notes on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+EXIT_STATUSES = {
+    0: "it worked",
+    1: "the run failed, or something unexpected happened",
+    2: "the command line was not understood",
+    3: "something given cannot be used (file, name, parameter, folder)",
+    4: "something named does not exist",
+    5: "the Prefect API does not answer, or refused",
+    6: "the store does not answer, or refused",
+    7: "somebody else changed the same thing meanwhile",
+    8: "the local stack could not start or stop",
+    9: "stored bytes are damaged",
+    10: "the run crashed",
+    11: "the run was cancelled",
+}
+"""What the exit statuses mean; `docs/reference/exit-statuses.md` says the same."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def epilog(examples: Sequence[str], statuses: Sequence[int] = ()) -> str:
+    """Return the end of a command's help: examples and exit statuses."""
+    lines = ["\b", "Examples:", *(f"  {example}" for example in examples)]
+    lines += [
+        "",
+        "\b",
+        "Exit status:",
+        *(f"  {status:<3} {EXIT_STATUSES[status]}" for status in sorted({0, 2, *statuses})),
+    ]
+    return "\n".join(lines)
+
+
+def say(text: str) -> None:
+    """Tell the person something that is not the command's answer."""
+    click.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows under headers, columns as wide as their widest text."""
+    texts = [[("" if cell is None else str(cell)) for cell in row] for row in rows]
+    widths = [max(len(line[i]) for line in [list(headers), *texts]) for i in range(len(headers))]
+    for line in [list(headers), *texts]:
+        row = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        click.secho(row, bold=line == list(headers))
+
+
+def size(count: int) -> str:
+    """Write a number of bytes for people, in powers of 1,000."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show bytes done of bytes in all: a bar on a terminal, a line when it ends elsewhere."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    last = 0
+
+    def note(done: int, _total: int) -> None:
+        nonlocal last
+        last = done
+
+    yield note
+    if last:
+        say(f"{what}: {size(last)}")

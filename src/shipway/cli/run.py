@@ -1,0 +1,91 @@
+"""`shipway run`: start a run of a deployment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from shipway.cli.output import epilog, json_option, print_json, say
+from shipway.errors import RunCancelledError, RunCrashedError, RunFailedError
+from shipway.settings import Settings
+
+if TYPE_CHECKING:
+    from shipway.prefect.api import Api
+
+STATES = {"COMPLETED": "green", "RUNNING": "blue", "FAILED": "red", "CRASHED": "red", "CANCELLED": "yellow"}
+
+
+@click.command(
+    epilog=epilog(
+        [
+            "shipway run main/daily",
+            "shipway run main/daily -p month=2013-03 --watch",
+            "shipway run main/daily --watch --json",
+        ],
+        [1, 3, 4, 5, 10, 11],
+    )
+)
+@click.argument("deployment", metavar="FLOW/NAME")
+@click.option(
+    "-p", "--param", "parameters", multiple=True, metavar="KEY=VALUE", help="Parameter, as JSON or text. Repeatable."
+)
+@click.option(
+    "-w", "--watch", is_flag=True, help="Show logs and task states as they happen; the exit status is the run's."
+)
+@click.option("--name", help="Name of the run; by default the server makes one up.")
+@click.option("-t", "--tag", "tags", multiple=True, help="Tag of the run. Repeatable.")
+@json_option
+def command(
+    deployment: str, parameters: tuple[str, ...], watch: bool, name: str | None, tags: tuple[str, ...], as_json: bool
+) -> None:
+    """Start a run of a deployment, and watch it to its end with --watch."""
+    from shipway.deployment.spec import check_parameters
+    from shipway.prefect.api import Api
+    from shipway.prefect.build import parse_parameters
+    from shipway.prefect.runs import create_run
+
+    api = Api(Settings.load())
+    found = api.deployment(deployment)
+    schema = found.get("parameter_openapi_schema") or {}
+    values = parse_parameters(parameters, schema)
+    if schema:
+        check_parameters({**found["parameters"], **values}, schema, complete=True)
+    created = create_run(api, found, values, tags=list(tags), name=name)
+    page = f"{api.ui_url}/runs/flow-run/{created['id']}"
+    if not watch:
+        if as_json:
+            print_json({"id": created["id"], "name": created["name"], "page": page})
+        else:
+            click.echo(f"Created run {created['name']} of {deployment}: {page}")
+            say(f"Watch it with: shipway show {created['name']} --watch")
+        return
+    say(f"Run {created['name']} of {deployment}: {page}")
+    watch_run(api, created["id"], as_json=as_json)
+
+
+def watch_run(api: Api, run_id: str, *, as_json: bool) -> None:
+    """Follow a run to its end and show what it saved.
+
+    Raises:
+        RunFailedError, RunCrashedError, RunCancelledError: it did not complete.
+    """
+    from shipway.cli.show import run_facts, show_facts
+    from shipway.prefect.runs import Happening, find_run, follow
+
+    def tell(what: Happening) -> None:
+        if what.kind == "log":
+            colour = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}.get(what.level)
+            click.secho(f"  {what.text}", fg=colour, err=True)
+        else:
+            click.secho(f"{'Run' if what.kind == 'state' else 'Task'} {what.text}", fg=STATES.get(what.level), err=True)
+
+    ended = follow(api, run_id, tell)
+    facts = run_facts(api, find_run(api, run_id))
+    if as_json:
+        print_json(facts)
+    else:
+        show_facts(facts)
+    errors = {"FAILED": RunFailedError, "CRASHED": RunCrashedError, "CANCELLED": RunCancelledError}
+    if error := errors.get(ended["state_type"]):
+        raise error(f"run {ended['name']} is {ended['state_name']}", hint="its logs are above")

@@ -1,0 +1,52 @@
+"""`shipway worker start`: run what is in a queue."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from shipway.cli.output import epilog, say
+from shipway.settings import Settings
+
+
+@click.group()
+def command() -> None:
+    """Run what is in a queue."""
+
+
+@command.command(epilog=epilog(["shipway worker start", "shipway worker start -t gpu --limit 2"], [5]))
+@click.option(
+    "-t",
+    "--tag",
+    "tags",
+    multiple=True,
+    help="Take runs of deployments with this tag, which is their queue. Repeatable.",
+)
+@click.option(
+    "-q", "--work-queue", "queues", multiple=True, help="Take runs from this queue. Repeatable; without any, from all."
+)
+@click.option("--pool", help="Work pool; by default the setting work_pool.")
+@click.option("--limit", type=click.IntRange(min=1), help="Most runs at once; by default no limit.")
+@click.option("--name", help="The worker's name in the UI.")
+def start(
+    tags: tuple[str, ...], queues: tuple[str, ...], pool: str | None, limit: int | None, name: str | None
+) -> None:
+    """Start a worker in the foreground; Ctrl-C stops it.
+
+    Pool and queues are made where missing.
+    """
+    from shipway.prefect.api import Api
+
+    settings = Settings.load()
+    Api(settings).request("GET", "/health")
+    argv = [sys.executable, "-m", "shipway.prefect.worker", "--pool", pool or settings.work_pool]
+    for queue in (*tags, *queues):
+        argv += ["--queue", queue]
+    argv += ["--limit", str(limit)] if limit else []
+    argv += ["--name", name] if name else []
+    say(f"Starting a worker for {', '.join((*tags, *queues)) or 'all queues'} of {settings.api_url}")
+    sys.stderr.flush()
+    # The worker takes this process's place: signals reach it directly, and nothing stays behind when it ends.
+    os.execve(sys.executable, argv, {**os.environ, **settings.prefect_environment()})  # noqa: S606 - a list, no shell

@@ -1,0 +1,108 @@
+"""What a value becomes in the bucket, and how it comes back.
+
+A codec turns a value into one file and a file into a value. It is found by the value's type, whose library is never
+imported to find out. Nothing is pickled unless that is asked for by name. A folder is no single file: whoever saves one
+walks it and hands over its files, each a `Path`, one by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shipway.codec.base import Codec, type_name
+from shipway.codec.objects import BYTES, FILE, LIGHTGBM, PICKLE, SVG
+from shipway.codec.plain import JSON
+from shipway.codec.tables import ARROW, NUMPY, PANDAS, POLARS
+from shipway.errors import CodecError
+
+__all__ = ["Codec", "Encoded", "codec_for", "codec_named", "encode", "register"]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What became of a value.
+
+    Attributes:
+        codec: name of the codec that wrote it.
+        suffix: how the file's name should end, dot included; may be empty.
+        rows: number of rows, for what has rows.
+    """
+
+    codec: str
+    suffix: str
+    rows: int | None
+
+
+def encode(value: Any, path: Path, name: str | None = None) -> Encoded:
+    """Write `value` to the file `path` with the codec for it, or with the one called `name`.
+
+    Raises:
+        CodecError: there is no codec for the value, or the codec cannot write this one.
+    """
+    codec = codec_for(value, name)
+    suffix = value.suffix if codec.name == FILE.name else codec.suffix
+    return Encoded(codec.name, suffix, codec.write(value, path))
+
+
+def codec_for(value: object, name: str | None = None) -> Codec:
+    """Return the codec for `value`, or the one called `name` if it takes the value.
+
+    Raises:
+        CodecError: no codec takes the value; the message lists what is known.
+    """
+    if name is not None:
+        codec = codec_named(name)
+        if not codec.accepts(value):
+            raise CodecError(f"codec {name!r} does not take a {type_name(value)}", hint=f"it takes {_takes(codec)}")
+        return codec
+    automatic = [codec for codec in _codecs.values() if codec.name != PICKLE.name]
+    for codec in reversed(automatic):
+        if codec.accepts(value):
+            return codec
+    raise CodecError(
+        f"there is no codec for a {type_name(value)}; known are {', '.join(map(_takes, automatic))}",
+        hint="convert it, or write a file and save its Path, or add a codec with shipway.codec.register, "
+        'or, if you must, ask for codec="pickle"',
+    )
+
+
+def codec_named(name: str) -> Codec:
+    """Return the codec called `name`, which a run record says its artifact was written with.
+
+    Raises:
+        CodecError: there is none in this process.
+    """
+    if name not in _codecs:
+        known = ", ".join(sorted(_codecs))
+        raise CodecError(f"there is no codec {name!r}", hint=f"import what registers it; known are {known}")
+    return _codecs[name]
+
+
+def register(codec: Codec) -> None:
+    """Make a codec known in this process; of several that take a value, the one registered last is used.
+
+    A codec of a name that is known already takes that one's place.
+
+    Raises:
+        CodecError: its name or suffix cannot be part of a file name.
+    """
+    dotted = codec.suffix.startswith(".") or not codec.suffix
+    if not codec.name or not dotted or "/" in codec.name + codec.suffix:
+        raise CodecError(
+            f"a codec cannot have the name {codec.name!r} and the suffix {codec.suffix!r}",
+            hint="give it a name and a suffix without `/`, the suffix starting with a dot, such as .parquet",
+        )
+    _codecs.pop(codec.name, None)
+    _codecs[codec.name] = codec
+
+
+def _takes(codec: Codec) -> str:
+    return str(getattr(codec, "takes", codec.name))
+
+
+# Asked from the last to the first: a path has its own codec, though it could stand in JSON as text too.
+_codecs: dict[str, Codec] = {
+    codec.name: codec for codec in (PICKLE, JSON, FILE, BYTES, NUMPY, LIGHTGBM, SVG, ARROW, PANDAS, POLARS)
+}

@@ -1,0 +1,107 @@
+"""A deployment's pointer in the store: its current release and the ones before, moved by compare-and-swap only."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from shipway.artifact import segment
+from shipway.digest import canonical_json
+from shipway.errors import ConflictError, IntegrityError, ObjectExistsError, ObjectNotFoundError
+from shipway.manifest import Version
+from shipway.store.base import Store
+
+FORMAT = 1
+TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One move of the pointer.
+
+    Attributes:
+        version: the release it was moved to.
+        at: when, in UTC, ISO 8601.
+    """
+
+    version: Version
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """A deployment's releases, newest first.
+
+    Attributes:
+        moves: every move, the current one first.
+        etag: the stored version this was read from.
+    """
+
+    moves: tuple[Moved, ...]
+    etag: str
+
+    @property
+    def current(self) -> Version:
+        """The release that new runs get."""
+        return self.moves[0].version
+
+
+def pointer_key(flow: str, name: str) -> str:
+    """Return the key of a deployment's pointer."""
+    return f"deployments/{segment(flow)}/{segment(name)}.json"
+
+
+def read_pointer(store: Store, flow: str, name: str) -> Pointer | None:
+    """Return a deployment's pointer, or None where it was never applied.
+
+    Raises:
+        IntegrityError: the pointer is malformed.
+    """
+    key = pointer_key(flow, name)
+    try:
+        data, etag = store.read_tagged(key)
+    except ObjectNotFoundError:
+        return None
+    try:
+        document = json.loads(data)
+        if document["version"] != FORMAT:
+            raise ValueError(f"version {document['version']!r} is not {FORMAT}")
+        moves = tuple(Moved(Version.parse(item["release"]), str(item["at"])) for item in document["history"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(
+            f"{store.url(key)} is malformed: {error}", hint="apply the deployment again after removing it"
+        ) from None
+    if not moves:
+        raise IntegrityError(f"{store.url(key)} names no release")
+    return Pointer(moves, etag)
+
+
+def move_pointer(store: Store, flow: str, name: str, version: Version) -> Pointer:
+    """Make `version` the current release; nothing happens when it is already.
+
+    Raises:
+        ConflictError: somebody else kept moving it.
+    """
+    for _ in range(TRIES):
+        pointer = read_pointer(store, flow, name)
+        if pointer is not None and pointer.current == version:
+            return pointer
+        moves = (Moved(version, datetime.now(UTC).isoformat(timespec="seconds")), *(pointer.moves if pointer else ()))
+        try:
+            if pointer is None:
+                etag = store.create(pointer_key(flow, name), _encode(moves))
+            else:
+                etag = store.replace(pointer_key(flow, name), _encode(moves), etag=pointer.etag)
+        except (ObjectExistsError, ConflictError):
+            continue
+        return Pointer(moves, etag)
+    raise ConflictError(f"the pointer of {flow}/{name} keeps being moved by somebody else", hint="try again")
+
+
+def _encode(moves: tuple[Moved, ...]) -> bytes:
+    # The nonce makes each write's bytes its own: after a lost answer the writer can tell its write from another's.
+    history: list[dict[str, Any]] = [{"release": str(move.version), "at": move.at} for move in moves]
+    return canonical_json({"version": FORMAT, "history": history, "nonce": secrets.token_hex(8)})

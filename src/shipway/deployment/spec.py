@@ -1,0 +1,273 @@
+"""The deployment file: what a person reads and edits between `build` and `apply`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from shipway.digest import canonical_json, sha256_bytes
+from shipway.errors import DeploymentFileError, InputError, IntegrityError
+from shipway.manifest import Version
+
+MAX_NAME = 255
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_FORBIDDEN = set('/%&<>"\\')
+
+
+def check_name(name: str) -> str:
+    """Return `name` if a flow, deployment or queue may have it (Prefect's rule: none of `/ % & < > "`).
+
+    Raises:
+        ValueError: it may not.
+    """
+    if not name.strip() or name != name.strip():
+        raise ValueError("a name may not be empty, or begin or end with a space")
+    if len(name) > MAX_NAME:
+        raise ValueError(f"a name may have at most {MAX_NAME} characters, this one has {len(name)}")
+    if bad := sorted(set(name) & _FORBIDDEN | {char for char in name if ord(char) < 32 or ord(char) == 127}):
+        raise ValueError(f"{name!r} may not hold {' '.join(map(repr, bad))}")
+    return name
+
+
+def parse_interval(value: object) -> object:
+    """Turn `90`, `15m`, `1h30m` or `2d` into a timedelta; anything else is left to the ordinary reading."""
+    if isinstance(value, str) and re.fullmatch(r"\s*(\d+\s*[smhdw]\s*)+", value):
+        return timedelta(seconds=sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+)\s*([smhdw])", value)))
+    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value):
+        return float(value)
+    return value
+
+
+def _checked_release(text: str) -> str:
+    try:
+        return str(Version.parse(text))
+    except IntegrityError as error:
+        raise ValueError(str(error)) from None
+
+
+Name = Annotated[str, BeforeValidator(lambda value: check_name(value) if isinstance(value, str) else value)]
+Interval = Annotated[timedelta, BeforeValidator(parse_interval)]
+Description = Annotated[str | None, BeforeValidator(lambda value: value.rstrip() if isinstance(value, str) else value)]
+ReleaseText = Annotated[str, BeforeValidator(_checked_release)]
+
+
+class Schedule(BaseModel):
+    """When runs are created: exactly one of `cron`, `interval` and `rrule`.
+
+    Attributes:
+        cron: five-field cron expression.
+        interval: time between runs.
+        rrule: iCalendar recurrence rule.
+        timezone: IANA name of the time zone the rule is read in.
+        active: False pauses it; None leaves it as it is on the server (a new one is active).
+        parameters: given to its runs over the deployment's own.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cron: str | None = None
+    interval: Interval | None = None
+    rrule: str | None = None
+    timezone: str = "UTC"
+    active: bool | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        given = [name for name in ("cron", "interval", "rrule") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"a schedule has exactly one of cron, interval and rrule, this one has {' and '.join(given) or 'none'}"
+            )
+        try:
+            ZoneInfo(self.timezone)
+        except (ValueError, OSError, KeyError):
+            raise ValueError(f"{self.timezone!r} is not a time zone; use an IANA name such as Europe/Berlin") from None
+        if self.cron is not None:
+            from croniter import croniter
+
+            if len(self.cron.split()) != 5 or not croniter.is_valid(self.cron):
+                raise ValueError(f"{self.cron!r} is not a cron expression of five fields")
+        if self.rrule is not None:
+            from dateutil.rrule import rrulestr
+
+            try:
+                rrulestr(self.rrule)
+            except (ValueError, TypeError, AttributeError) as error:
+                raise ValueError(f"{self.rrule!r} is not a recurrence rule: {error}") from None
+        if self.interval is not None and self.interval < timedelta(seconds=1):
+            raise ValueError("an interval is at least one second")
+        return self
+
+    @property
+    def slug(self) -> str:
+        """A name that follows from the rule, by which the server's copy is found again."""
+        rule = self.model_dump(mode="json", include={"cron", "interval", "rrule", "timezone"})
+        kind = next(name for name in ("cron", "interval", "rrule") if rule[name] is not None)
+        return f"{kind}-{sha256_bytes(canonical_json(rule))[:8]}"
+
+    @property
+    def text(self) -> str:
+        """The rule in a few words."""
+        if self.cron is not None:
+            return f"cron {self.cron!r} in {self.timezone}"
+        return f"every {self.interval}" if self.interval is not None else f"rrule {self.rrule!r} in {self.timezone}"
+
+
+class DeploymentSpec(BaseModel):
+    """One deployment, as its file says it.
+
+    Attributes:
+        name: the deployment's name.
+        flow: the flow's name.
+        entrypoint: `FILE.py:FUNCTION` within the release.
+        description: text for the UI.
+        tags: labels on the deployment and its runs.
+        store: block that code and data live in, `TYPE/NAME`.
+        release: `<epoch>.<release-id>`, stamped by `build`.
+        work_pool: Prefect work pool.
+        work_queue: queue in that pool.
+        parameters: given to every run unless it says otherwise.
+        schedules: when runs are created.
+        concurrency_limit: most runs at once, or None.
+        job_variables: Prefect's job variables, such as `env`.
+        parameter_openapi_schema: what the flow's parameters look like, from its signature.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name
+    flow: Name
+    entrypoint: str = Field(pattern=r"^[^:\s][^:]*\.py:[A-Za-z_][A-Za-z0-9_.]*$")
+    description: Description = None
+    tags: tuple[str, ...] = ()
+    store: str = Field(pattern=r"^[a-z0-9-]+/[^/]+$")
+    release: ReleaseText
+    work_pool: Name = "shipway"
+    work_queue: Name = "default"
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    schedules: tuple[Schedule, ...] = ()
+    concurrency_limit: int | None = Field(default=None, ge=1)
+    job_variables: dict[str, Any] = Field(default_factory=dict)
+    parameter_openapi_schema: dict[str, Any]
+
+    @property
+    def full_name(self) -> str:
+        """`FLOW/NAME`, which names the deployment everywhere."""
+        return f"{self.flow}/{self.name}"
+
+    @property
+    def version(self) -> Version:
+        """The release, as a value."""
+        return Version.parse(self.release)
+
+
+def read(path: Path) -> DeploymentSpec:
+    """Read a deployment file.
+
+    Raises:
+        DeploymentFileError: the file is missing or has a mistake; the message says in which line and column.
+    """
+    try:
+        document = YAML(typ="rt").load(path.read_text())
+    except FileNotFoundError:
+        raise DeploymentFileError(f"{path} does not exist", hint="write it with `shipway build`") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DeploymentFileError(f"{path} cannot be read: {error}") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise DeploymentFileError(f"{where}: {error.problem or 'not YAML'}") from None
+    except YAMLError as error:
+        raise DeploymentFileError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(document, CommentedMap):
+        raise DeploymentFileError(f"{path}:1:1: a deployment file is a mapping of keys to values")
+    try:
+        spec = DeploymentSpec.model_validate(plain(document))
+    except ValidationError as error:
+        raise DeploymentFileError(_explain(path, document, error)) from None
+    try:
+        check_parameters(spec.parameters, spec.parameter_openapi_schema, complete=False)
+        for schedule in spec.schedules:
+            check_parameters(spec.parameters | schedule.parameters, spec.parameter_openapi_schema, complete=False)
+    except InputError as error:
+        raise DeploymentFileError(f"{path}:{_position(document, ('parameters',))}: {error}") from None
+    return spec
+
+
+def check_parameters(parameters: Mapping[str, Any], schema: Mapping[str, Any], *, complete: bool) -> None:
+    """Check parameters against a flow's schema.
+
+    Args:
+        parameters: values by name.
+        schema: the flow's `parameter_openapi_schema`.
+        complete: whether required parameters must all be there (for a run) or may come later (for a deployment).
+
+    Raises:
+        ParameterError: a parameter is unknown, missing or of the wrong kind.
+    """
+    from jsonschema.exceptions import best_match
+    from jsonschema.validators import Draft202012Validator
+
+    from shipway.errors import ParameterError
+
+    known = schema.get("properties", {})
+    if unknown := [name for name in parameters if name not in known]:
+        hint = f"it takes {', '.join(known)}" if known else "it takes none"
+        raise ParameterError(f"the flow has no parameter {unknown[0]!r}", hint=hint)
+    required = schema.get("required", []) if complete else []
+    rules = {**schema, "required": required, "definitions": schema.get("definitions", {})}
+    error = best_match(Draft202012Validator(rules).iter_errors(dict(parameters)))
+    if error is not None:
+        where = ".".join(str(part) for part in error.absolute_path)
+        raise ParameterError(f"parameter {where} does not fit: {error.message[:300]}" if where else error.message[:300])
+
+
+def plain(value: Any) -> Any:
+    """Turn ruamel's containers and scalars into Python's own."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [plain(item) for item in value]
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def _explain(path: Path, document: CommentedMap, error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = tuple(first["loc"])
+    key = ".".join(str(part) for part in place)
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        fields = (Schedule if place[0] == "schedules" else DeploymentSpec).model_fields
+        return f"{path}:{_position(document, place)}: unknown key {key!r}; keys are {', '.join(fields)}"
+    if first["type"] == "missing":
+        return f"{path}:{_position(document, place[:-1])}: key {key!r} is missing"
+    return f"{path}:{_position(document, place)}: {key}: {message}"
+
+
+def _position(document: CommentedMap, place: tuple[int | str, ...]) -> str:
+    """Return `line:column` of the innermost part of `place` that the document has."""
+    node: Any = document
+    line, column = 0, 0
+    for part in place:
+        if isinstance(node, CommentedMap) and part in node:
+            line, column = node.lc.key(part)
+        elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
+            line, column = node.lc.item(part)
+        else:
+            break
+        node = node[part]
+    return f"{line + 1}:{column + 1}"

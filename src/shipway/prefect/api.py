@@ -1,0 +1,153 @@
+"""Prefect's REST API, as far as commands need it, without importing Prefect (which takes seconds)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+from shipway.errors import ConflictError, NotFoundError, ServerError, ServerUnreachableError, ShipwayError
+from shipway.settings import Settings
+
+TIMEOUT = 30.0
+PAGE = 200
+
+
+class Api:
+    """A Prefect server.
+
+    Every method raises ServerUnreachableError when nothing answers, and ServerError when the answer is an error.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.url = settings.api_url.rstrip("/")
+        self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if settings.api_key:
+            self._headers["Authorization"] = f"Bearer {settings.api_key}"
+        elif settings.auth_string:
+            token = base64.b64encode(settings.auth_string.encode()).decode()
+            self._headers["Authorization"] = f"Basic {token}"
+        host = urllib.parse.urlsplit(self.url).hostname or ""
+        # A proxy named in the environment is for the network, never for this machine.
+        local = (
+            urllib.request.ProxyHandler({})
+            if host in ("127.0.0.1", "localhost", "::1")
+            else urllib.request.ProxyHandler()
+        )
+        self._opener = urllib.request.build_opener(local)
+
+    @property
+    def ui_url(self) -> str:
+        """Address of the server's UI."""
+        return self.url.removesuffix("/api")
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Send one request and return the answer's JSON, or None for an empty one.
+
+        Raises:
+            NotFoundError: the server has no such thing (404).
+            ConflictError: the server refused because of what it has (409).
+        """
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            request = urllib.request.Request(f"{self.url}{path}", data=data, headers=self._headers, method=method)  # noqa: S310
+            with self._opener.open(request, timeout=TIMEOUT) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            raise self._explain(error, path) from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise ServerUnreachableError(
+                f"no Prefect API answers at {self.url} ({getattr(reason, 'strerror', None) or reason})",
+                hint="start one with `shipway up`, or set PREFECT_API_URL",
+            ) from None
+        try:
+            return json.loads(text) if text else None
+        except ValueError:
+            raise ServerError(
+                f"{self.url} does not answer as a Prefect API does", hint="check PREFECT_API_URL; it ends in /api"
+            ) from None
+
+    def pages(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield every row of a `/filter` route."""
+        offset = 0
+        while True:
+            rows = self.request("POST", path, {**body, "limit": PAGE, "offset": offset})
+            yield from rows
+            if len(rows) < PAGE:
+                return
+            offset += PAGE
+
+    def find(self, path: str) -> dict[str, Any] | None:
+        """GET something that may not exist."""
+        try:
+            found: dict[str, Any] = self.request("GET", path)
+        except NotFoundError:
+            return None
+        return found
+
+    def deployment(self, full_name: str) -> dict[str, Any]:
+        """Return the deployment `FLOW/NAME`.
+
+        Raises:
+            NotFoundError: there is none; the message names those there are.
+        """
+        if "/" in full_name and (found := self.find_deployment(full_name)):
+            return found
+        names = [f"{row['flow_name']}/{row['name']}" for row in self.deployments()]
+        hint = f"there are {', '.join(names[:10])}" if names else "there is none yet; make one with `shipway deploy`"
+        raise NotFoundError(f"there is no deployment {full_name!r}", hint=hint)
+
+    def find_deployment(self, full_name: str) -> dict[str, Any] | None:
+        """Return the deployment `FLOW/NAME`, or None."""
+        flow, _, name = full_name.partition("/")
+        return self.find(f"/deployments/name/{quote(flow)}/{quote(name)}")
+
+    def deployments(self) -> list[dict[str, Any]]:
+        """Return all deployments, each with its `flow_name`, sorted by name."""
+        rows = list(self.pages("/deployments/filter", {"sort": "NAME_ASC"}))
+        flows = self.flow_names({row["flow_id"] for row in rows})
+        for row in rows:
+            row["flow_name"] = flows.get(row["flow_id"], "?")
+        return sorted(rows, key=lambda row: (row["flow_name"], row["name"]))
+
+    def flow_names(self, ids: set[str]) -> dict[str, str]:
+        """Return flow names by flow id."""
+        if not ids:
+            return {}
+        rows = self.pages("/flows/filter", {"flows": {"id": {"any_": sorted(ids)}}})
+        return {row["id"]: row["name"] for row in rows}
+
+    def pool(self, name: str) -> dict[str, Any] | None:
+        """Return a work pool, or None."""
+        return self.find(f"/work_pools/{quote(name)}")
+
+    def queue(self, pool: str, name: str) -> dict[str, Any] | None:
+        """Return a work queue of a pool, or None."""
+        return self.find(f"/work_pools/{quote(pool)}/queues/{quote(name)}")
+
+    def _explain(self, error: urllib.error.HTTPError, path: str) -> ShipwayError:
+        with error:
+            text = error.read(4096).decode(errors="replace")
+        try:
+            document = json.loads(text)
+            detail = str(
+                document.get("detail") or document.get("exception_detail") or document.get("exception_message")
+            )
+        except (ValueError, AttributeError):
+            detail = text.strip().splitlines()[0] if text.strip() else error.reason
+        if error.code in (401, 403):
+            return ServerError(
+                f"{self.url} refused us ({error.code})", hint="set PREFECT_API_AUTH_STRING or PREFECT_API_KEY"
+            )
+        kind = {404: NotFoundError, 409: ConflictError}.get(error.code, ServerError)
+        return kind(f"{self.url}{path} answered {error.code}: {detail[:300]}")
+
+
+def quote(text: str) -> str:
+    """Quote a name for use as one segment of a path."""
+    return urllib.parse.quote(text, safe="")

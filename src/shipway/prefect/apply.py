@@ -1,0 +1,151 @@
+"""Plan -> server: make what the plan says true, all of it or none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from shipway.deployment.history import move_pointer
+from shipway.deployment.plan import Plan, job_variables, plan, pull_steps
+from shipway.deployment.spec import DeploymentSpec
+from shipway.errors import DeploymentFileError, ObjectNotFoundError
+from shipway.prefect.api import Api, quote
+from shipway.prefect.pool import POOL_TYPE, base_job_template
+from shipway.prefect.stores import store_of
+from shipway.release.build import read_manifest
+from shipway.settings import Settings
+
+
+def make_plans(settings: Settings, specs: Sequence[DeploymentSpec]) -> list[Plan]:
+    """Compare deployment files with the server; nothing is changed.
+
+    Raises:
+        DeploymentFileError: two files are of the same deployment.
+        NotFoundError: a store's block does not exist.
+        StoreError: a store does not answer, or lacks the release a file names.
+    """
+    names = [spec.full_name for spec in specs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DeploymentFileError(f"two of the files are of deployment {twice[0]}", hint="apply one of them")
+    api = Api(settings)
+    plans = []
+    for spec in specs:
+        _require_release(settings, spec)
+        pool = api.pool(spec.work_pool)
+        queue = api.queue(spec.work_pool, spec.work_queue) if pool else None
+        kind = str(pool["type"]) if pool else POOL_TYPE
+        server = api.find_deployment(spec.full_name)
+        plans.append(
+            plan(spec, server, pool_exists=pool is not None, queue_exists=queue is not None, stock=kind != POOL_TYPE)
+        )
+    return plans
+
+
+def apply(settings: Settings, plans: Sequence[Plan]) -> None:
+    """Carry out plans: pools and queues, then deployments, then the pointers in the stores.
+
+    A failure undoes the deployments changed so far and is raised again; pools and queues, which do no harm, stay.
+    """
+    api = Api(settings)
+    undo: list[tuple[str, str, dict[str, Any] | None]] = []
+    try:
+        for item in plans:
+            _ensure_queue(api, item.spec)
+            before = api.find_deployment(item.spec.full_name) if item.existing else None
+            if item.changes:
+                deployment_id = _save(api, item)
+                undo.append((deployment_id, item.spec.full_name, before))
+        # The pointers move last: a deployment the server knows is never behind its pointer.
+        for item in plans:
+            move_pointer(store_of(settings, item.spec.store), item.spec.flow, item.spec.name, item.spec.version)
+    except BaseException:
+        for deployment_id, _, before in reversed(undo):
+            _restore(api, deployment_id, before)
+        raise
+
+
+def ensure_pool(api: Api, name: str) -> None:
+    """Make a work pool of our type unless there is one of that name."""
+    if api.pool(name) is None:
+        body = {"name": name, "type": POOL_TYPE, "base_job_template": base_job_template()}
+        api.request("POST", "/work_pools/", body)
+
+
+def ensure_queue(api: Api, pool: str, name: str) -> None:
+    """Make a work queue in a pool unless there is one of that name."""
+    if api.queue(pool, name) is None:
+        api.request("POST", f"/work_pools/{quote(pool)}/queues", {"name": name})
+
+
+def _require_release(settings: Settings, spec: DeploymentSpec) -> None:
+    store = store_of(settings, spec.store)
+    try:
+        read_manifest(store, spec.version)
+    except ObjectNotFoundError:
+        raise DeploymentFileError(
+            f"release {spec.version.short} of {spec.full_name} is not in {store.address}",
+            hint="run `shipway build` again",
+        ) from None
+
+
+def _ensure_queue(api: Api, spec: DeploymentSpec) -> None:
+    ensure_pool(api, spec.work_pool)
+    ensure_queue(api, spec.work_pool, spec.work_queue)
+
+
+def _save(api: Api, item: Plan) -> str:
+    spec = item.spec
+    body: dict[str, Any] = {
+        "version": str(spec.version),
+        "description": spec.description,
+        "tags": list(spec.tags),
+        "parameters": spec.parameters,
+        "parameter_openapi_schema": spec.parameter_openapi_schema,
+        "enforce_parameter_schema": True,
+        "work_pool_name": spec.work_pool,
+        "work_queue_name": spec.work_queue,
+        "entrypoint": spec.entrypoint,
+        "pull_steps": pull_steps(spec),
+        "job_variables": job_variables(spec, stock=item.stock),
+        "concurrency_limit": spec.concurrency_limit,
+        "schedules": [_schedule(schedule, new=item.existing is None) for schedule in spec.schedules],
+    }
+    if item.existing is None:
+        flow = api.request("POST", "/flows/", {"name": spec.flow})
+        created = api.request("POST", "/deployments/", body | {"name": spec.name, "flow_id": flow["id"]})
+        return str(created["id"])
+    # Schedules that left the file go first: the server refuses to mix named ones with others it does not know by name.
+    for schedule_id in item.stale_schedules:
+        api.request("DELETE", f"/deployments/{item.existing}/schedules/{schedule_id}")
+    api.request("PATCH", f"/deployments/{item.existing}", body)
+    return item.existing
+
+
+def _schedule(schedule: Any, *, new: bool) -> dict[str, Any]:
+    rule: dict[str, Any] = {"timezone": schedule.timezone}
+    if schedule.interval is not None:
+        rule["interval"] = schedule.interval.total_seconds()
+    else:
+        rule["cron" if schedule.cron is not None else "rrule"] = schedule.cron or schedule.rrule
+    body = {"schedule": rule, "slug": schedule.slug, "parameters": schedule.parameters}
+    # A schedule that the file says nothing about stays as somebody left it in the UI: paused or not.
+    if schedule.active is not None or new:
+        body["active"] = schedule.active is not False
+    return body
+
+
+def _restore(api: Api, deployment_id: str, before: dict[str, Any] | None) -> None:
+    if before is None:
+        api.request("DELETE", f"/deployments/{deployment_id}")
+        return
+    fields = (
+        "version", "description", "tags", "parameters", "parameter_openapi_schema", "enforce_parameter_schema",
+        "work_pool_name", "work_queue_name", "entrypoint", "pull_steps", "job_variables",
+    )  # fmt: skip
+    for item in api.request("GET", f"/deployments/{deployment_id}/schedules"):
+        api.request("DELETE", f"/deployments/{deployment_id}/schedules/{item['id']}")
+    kept = ("schedule", "active", "slug", "parameters", "max_scheduled_runs")
+    schedules = [{key: item[key] for key in kept if item.get(key) is not None} for item in before.get("schedules", [])]
+    api.request(
+        "PATCH", f"/deployments/{deployment_id}", {key: before[key] for key in fields} | {"schedules": schedules}
+    )

@@ -1,0 +1,208 @@
+"""Flow file -> deployment file: inspect the flow, release its folder, write what `apply` reads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from shipway.deployment.history import read_pointer
+from shipway.deployment.spec import DeploymentSpec, Schedule, check_parameters
+from shipway.deployment.write import deployment_text, file_names, manifest_text, write_files
+from shipway.errors import FlowFileError, InputError, ParameterError
+from shipway.prefect.blocks import save_local_block
+from shipway.prefect.stores import default_block, is_local_default, store_of
+from shipway.release.build import Progress, Release, build
+from shipway.release.scan import Scan, scan
+from shipway.settings import Settings
+
+IMPORT_SECONDS = 300
+"""How long a flow file may take to import."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOrder:
+    """What the user asked `build` for; see the options of `shipway build`."""
+
+    entrypoint: str
+    folder: Path
+    name: str
+    block: str | None = None
+    tags: tuple[str, ...] = ()
+    queue: str | None = None
+    pool: str | None = None
+    parameters: tuple[str, ...] = ()
+    cron: str | None = None
+    interval: str | None = None
+    rrule: str | None = None
+    timezone: str | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What `build` made.
+
+    Attributes:
+        spec: the deployment.
+        release: its code, in the store.
+        scan: what was taken of the folder.
+        file: the deployment file.
+        address: the store's address.
+    """
+
+    spec: DeploymentSpec
+    release: Release
+    scan: Scan
+    file: Path
+    address: str
+
+
+def build_deployment(settings: Settings, order: BuildOrder, *, progress: Progress | None = None) -> Built:
+    """Build a deployment; the files appear last, when the release is in the store.
+
+    Raises:
+        FlowFileError: the flow cannot be loaded.
+        InputError: a name, schedule, parameter or the folder cannot be used.
+        ServerError: the Prefect API, which knows the block, failed.
+        StoreError: the store failed.
+    """
+    path, name = _split(order)
+    flow = inspect_flow(order.folder, f"{path.as_posix()}:{name}")
+    schedules = _schedules(order)
+    parameters = parse_parameters(order.parameters, flow["schema"])
+    check_parameters(parameters, flow["schema"], complete=False)
+    block = order.block or default_block(settings)
+    draft = {
+        "name": order.name,
+        "flow": flow["flow"],
+        "entrypoint": f"{path.as_posix()}:{name}",
+        "description": order.description or flow["description"],
+        "tags": order.tags,
+        "store": block,
+        "release": f"0.{'0' * 64}",
+        "work_pool": order.pool or settings.work_pool,
+        "work_queue": order.queue or next(iter(order.tags), "default"),
+        "parameters": parameters,
+        "schedules": schedules,
+        "parameter_openapi_schema": flow["schema"],
+    }
+    # Everything a person can get wrong is found before the first byte is sent.
+    spec = _checked(draft)
+    found = scan(order.folder)
+    if not any(entry.path == path.as_posix() for entry in found.entries):
+        raise FlowFileError(
+            f"{path} is left out of the release by an ignore file", hint=f"add !{path.as_posix()} to it"
+        )
+    if is_local_default(settings, block):
+        save_local_block(settings)
+    store = store_of(settings, block)
+    pointer = read_pointer(store, spec.flow, spec.name)
+    release = build(found, store, previous=pointer.current if pointer else None, progress=progress)
+    spec = spec.model_copy(update={"release": str(release.version)})
+    deployment_file, manifest_file = (order.folder / name for name in file_names(spec.flow))
+    write_files(
+        {
+            deployment_file: deployment_text(spec, deployment_file.name),
+            manifest_file: manifest_text(spec, release.manifest),
+        }
+    )
+    return Built(spec, release, found, deployment_file, store.address)
+
+
+def inspect_flow(folder: Path, entrypoint: str) -> dict[str, Any]:
+    """Load a flow in a process of its own; return its `flow` name, `description` and parameter `schema`.
+
+    Raises:
+        FlowFileError: it cannot be loaded; the message says where and why.
+    """
+    argv = [sys.executable, "-m", "shipway.prefect.inspect_flow", entrypoint]
+    try:
+        done = subprocess.run(
+            argv, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=IMPORT_SECONDS, check=False
+        )
+        facts: dict[str, Any] = json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        raise FlowFileError(
+            f"{entrypoint} takes over {IMPORT_SECONDS} s to import", hint="move work into the flow"
+        ) from None
+    except ValueError:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise FlowFileError(
+            f"{entrypoint} ends its process when it is imported ({done.returncode}): {''.join(last)[:300]}"
+        ) from None
+    if "error" in facts:
+        raise FlowFileError(facts["error"], hint=facts.get("hint"))
+    return facts
+
+
+def parse_parameters(pairs: tuple[str, ...], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Read `KEY=VALUE` pairs: JSON where that is what the flow's schema allows, text otherwise.
+
+    Raises:
+        ParameterError: a pair has no `=`.
+    """
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise ParameterError(f"{pair!r} is not KEY=VALUE")
+        values[key] = _value(text, schema.get("properties", {}).get(key, {}))
+    return values
+
+
+def _value(text: str, rule: Mapping[str, Any]) -> Any:
+    """Read one value: `2013` is text for a `str` parameter and a number for an `int` one."""
+    kinds = {option.get("type") for option in (rule, *rule.get("anyOf", ()))} - {None}
+    if kinds and kinds <= {"string", "null"} and not (text == "null" and "null" in kinds):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _split(order: BuildOrder) -> tuple[Path, str]:
+    text, colon, name = order.entrypoint.rpartition(":")
+    if not colon or not text or not name:
+        raise FlowFileError(f"{order.entrypoint!r} does not name a flow", hint="write ./FILE.py:FLOW")
+    full = (order.folder / text).resolve()
+    if not full.is_file():
+        raise FlowFileError(f"{text} does not exist" if not full.exists() else f"{text} is not a file")
+    root = order.folder.resolve()
+    if not full.is_relative_to(root):
+        raise FlowFileError(
+            f"{text} lies outside {root}", hint="run the command in the folder that holds all of the flow's code"
+        )
+    return full.relative_to(root), name
+
+
+def _schedules(order: BuildOrder) -> list[dict[str, Any]]:
+    rules = {"cron": order.cron, "interval": order.interval, "rrule": order.rrule}
+    given = {kind: rule for kind, rule in rules.items() if rule is not None}
+    if order.timezone and not given:
+        raise InputError("--timezone without a schedule", hint="add --cron, --interval or --rrule")
+    zone = {"timezone": order.timezone} if order.timezone else {}
+    schedules = [{kind: rule, **zone} for kind, rule in given.items()]
+    for schedule in schedules:
+        try:
+            Schedule.model_validate(schedule)
+        except ValidationError as error:
+            raise InputError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+    return schedules
+
+
+def _checked(draft: dict[str, Any]) -> DeploymentSpec:
+    try:
+        return DeploymentSpec.model_validate(draft)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        hint = "write TYPE/NAME, such as s3/NAME" if key == "store" else None
+        raise InputError(f"{key}: {first['msg'].removeprefix('Value error, ')}", hint=hint) from None

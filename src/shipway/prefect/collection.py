@@ -1,0 +1,6 @@
+"""What Prefect imports when it looks for collections: our block type and our worker type."""
+
+from shipway.prefect.block_types import S3
+from shipway.prefect.worker import ShipwayWorker
+
+__all__ = ["S3", "ShipwayWorker"]

@@ -1,0 +1,163 @@
+"""Runs over the API: create, find, follow."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from shipway.errors import NotFoundError, ServerUnreachableError
+from shipway.prefect.api import Api
+from shipway.run.record import run_folder
+
+POLL_SECONDS = 0.4
+SETTLE_SECONDS = 1.2
+"""How long no log line may come after a final state before `follow` believes that it has them all."""
+
+PATIENCE_SECONDS = 120.0
+"""How long `follow` waits for a server that went away."""
+
+LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
+FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One thing that happened to a run.
+
+    Attributes:
+        kind: `state`, `task` or `log`.
+        text: what to show.
+        level: of a log line: DEBUG to CRITICAL; of a state: its type.
+    """
+
+    kind: str
+    text: str
+    level: str
+
+
+def create_run(
+    api: Api, deployment: Mapping[str, Any], parameters: Mapping[str, Any], *, tags: list[str], name: str | None
+) -> dict[str, Any]:
+    """Create a run of a deployment, due now."""
+    body: dict[str, Any] = {"parameters": dict(parameters), "tags": tags, "state": {"type": "SCHEDULED"}}
+    if name:
+        body["name"] = name
+    created: dict[str, Any] = api.request("POST", f"/deployments/{deployment['id']}/create_flow_run", body)
+    return created
+
+
+def find_run(api: Api, wanted: str) -> dict[str, Any]:
+    """Return the run of that id or name (the newest of that name), with its `flow_name`.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    if re.fullmatch(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}", wanted):
+        where: dict[str, Any] = {"id": {"any_": [wanted]}}
+    else:
+        where = {"name": {"any_": [wanted]}}
+    rows: list[dict[str, Any]] = api.request(
+        "POST", "/flow_runs/filter", {"flow_runs": where, "sort": "START_TIME_DESC", "limit": 1}
+    )
+    if not rows:
+        raise NotFoundError(f"there is no run {wanted!r}", hint="`shipway runs` lists them")
+    rows[0]["flow_name"] = api.flow_names({rows[0]["flow_id"]}).get(rows[0]["flow_id"], "?")
+    return rows[0]
+
+
+def list_runs(api: Api, *, deployment: str | None, state: str | None, limit: int) -> list[dict[str, Any]]:
+    """Return the newest runs, each with `flow_name` and `deployment` (`FLOW/NAME` or None)."""
+    body: dict[str, Any] = {"sort": "START_TIME_DESC", "limit": limit}
+    if deployment:
+        body["deployments"] = {"id": {"any_": [api.deployment(deployment)["id"]]}}
+    if state:
+        body["flow_runs"] = {"state": {"type": {"any_": [state.upper()]}}}
+    rows: list[dict[str, Any]] = api.request("POST", "/flow_runs/filter", body)
+    flows = api.flow_names({row["flow_id"] for row in rows})
+    ids = sorted({row["deployment_id"] for row in rows if row.get("deployment_id")})
+    found = (
+        api.pages("/deployments/filter", {"deployments": {"id": {"any_": ids}}, "sort": "NAME_ASC"})
+        if ids
+        else iter(())
+    )
+    names = {row["id"]: row["name"] for row in found}
+    for row in rows:
+        row["flow_name"] = flows.get(row["flow_id"], "?")
+        name = names.get(row.get("deployment_id"))
+        row["deployment"] = f"{row['flow_name']}/{name}" if name else None
+    return rows
+
+
+def data_folder(run: Mapping[str, Any]) -> str:
+    """Return the folder of a run's data in its store."""
+    due = (
+        datetime.fromisoformat(run["expected_start_time"])
+        if run.get("expected_start_time")
+        else datetime.fromtimestamp(0).astimezone()
+    )
+    return run_folder(run["flow_name"], due, run["name"], run["id"])
+
+
+def store_block(api: Api, run: Mapping[str, Any]) -> str | None:
+    """Return the block that a run's data is in, from its deployment's pull step, or None."""
+    from shipway.deployment.plan import PULL_STEP
+
+    deployment = api.find(f"/deployments/{run['deployment_id']}") if run.get("deployment_id") else None
+    steps = (deployment or {}).get("pull_steps") or []
+    return next((step[PULL_STEP].get("store") for step in steps if PULL_STEP in step), None)
+
+
+def follow(api: Api, run_id: str, tell: Callable[[Happening], None]) -> dict[str, Any]:
+    """Tell states, task states and logs of a run as they happen; return the run when it has ended.
+
+    Raises:
+        ServerUnreachableError: the server stayed away for `PATIENCE_SECONDS`.
+    """
+    state, tasks, seen_logs = "", dict[str, str](), 0
+    away: float | None = None
+    settled = 0.0
+    while True:
+        try:
+            run: dict[str, Any] = api.request("GET", f"/flow_runs/{run_id}")
+            final = run["state_type"] in FINAL
+            # Read after the state: what happened before a final state is then all here.
+            for task in api.pages(
+                "/task_runs/filter",
+                {"task_runs": {"flow_run_id": {"any_": [run_id]}}, "sort": "EXPECTED_START_TIME_ASC"},
+            ):
+                if task.get("state_name") and tasks.get(task["id"]) != task["state_name"]:
+                    tasks[task["id"]] = task["state_name"]
+                    tell(Happening("task", f"{task['name']}: {task['state_name']}", str(task["state_type"])))
+            for line in _logs(api, run_id, seen_logs):
+                seen_logs += 1
+                settled = 0.0
+                tell(Happening("log", line["message"], LEVELS.get(line["level"] // 10 * 10, "INFO")))
+            if run["state_name"] != state:
+                state = run["state_name"]
+                message = (run.get("state") or {}).get("message")
+                tell(Happening("state", f"{state}{f': {message}' if message else ''}", run["state_type"]))
+            away = None
+        except ServerUnreachableError:
+            away = away or time.monotonic()
+            if time.monotonic() - away > PATIENCE_SECONDS:
+                raise
+            final = False
+        # A run sends its last lines in a batch after its last state: they are waited for until none has come for a while.
+        if final and settled >= SETTLE_SECONDS:
+            return run
+        settled += POLL_SECONDS
+        time.sleep(POLL_SECONDS)
+
+
+def _logs(api: Api, run_id: str, offset: int) -> Iterator[dict[str, Any]]:
+    while True:
+        body = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC", "limit": 200, "offset": offset}
+        rows = api.request("POST", "/logs/filter", body)
+        yield from rows
+        offset += len(rows)
+        if len(rows) < 200:
+            return

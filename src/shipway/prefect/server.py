@@ -1,0 +1,68 @@
+"""The stack's API server: stock Prefect, with SQLite transactions that do not fail under load.
+
+Prefect opens SQLite transactions as `BEGIN DEFERRED`. A transaction that reads and then writes cannot become a writer
+while another one is: SQLite answers "database is locked" at once, without waiting, the server answers 503, and clients
+wait seconds before they try again. `BEGIN IMMEDIATE` waits for its turn at the start instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.server.database.dependencies import set_database_config
+from prefect.server.utilities.database import get_dialect
+from prefect.settings import get_current_settings
+from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
+
+GRACEFUL_SECONDS = 5
+"""How long open connections (workers hold websockets for as long as they run) may delay a stop."""
+
+
+class ImmediateSqlite(AioSqliteConfiguration):
+    """Prefect's SQLite configuration, with every explicit transaction opened as IMMEDIATE."""
+
+    @asynccontextmanager
+    async def begin_transaction(
+        self,
+        session: AsyncSession,
+        with_for_update: bool = False,  # noqa: ARG002, the signature is Prefect's
+    ) -> AsyncGenerator[AsyncSessionTransaction, None]:
+        """Enter a transaction that holds the write lock from its start."""
+        async with super().begin_transaction(session, with_for_update=True) as transaction:
+            yield transaction
+
+
+def configure_database() -> None:
+    """Put our configuration in the place of Prefect's where the database is SQLite; PostgreSQL is left alone."""
+    url = get_current_settings().server.database.connection_url
+    if url is not None and get_dialect(url.get_secret_value()).name == "sqlite":
+        set_database_config(ImmediateSqlite(connection_url=url.get_secret_value()))
+
+
+def main() -> None:
+    """Serve the API and the UI until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m shipway.prefect.server")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=4200)
+    options = parser.parse_args()
+    configure_database()
+    # The module takes the database configuration when it is imported.
+    from prefect.server.api.server import create_app
+
+    settings = get_current_settings().server
+    uvicorn.run(
+        create_app(final=True),
+        host=options.host,
+        port=options.port,
+        log_level=settings.logging_level.lower(),
+        timeout_keep_alive=settings.api.keepalive_timeout,
+        timeout_graceful_shutdown=GRACEFUL_SECONDS,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""`save`, `load` and `log_metrics`: what a flow says about its data."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shipway.artifact import Artifact
+from shipway.codec import codec_named
+from shipway.digest import sha256_file
+from shipway.errors import InputError, IntegrityError, NotFoundError
+from shipway.run.record import RunRecord, read_record, record_keys
+from shipway.run.session import Session, current
+from shipway.store.base import Store
+
+
+def save(name: str, value: object, *, codec: str | None = None) -> Artifact:
+    """Save a value of this run under a name, in the store, for good.
+
+    Frames become Parquet, dicts and dataclasses JSON, figures SVG, LightGBM models text; bytes, files and folders stay
+    as they are. Readers see it when the run completes, together with all else the run saved.
+
+    Args:
+        name: what to call it, such as `metrics` or `plots/calibration`.
+        value: what to save; a `Path` saves the file or folder it names.
+        codec: a codec to use instead of the one that fits the value, such as `pickle`.
+
+    Raises:
+        CodecError: no codec knows such a value.
+        InputError: the name cannot be used, or there is no run to save in.
+        StoreError: the store failed; nothing was saved.
+    """
+    return _session("save").save(name, value, codec=codec)
+
+
+def log_metrics(metrics: Mapping[str, float]) -> None:
+    """Note numbers of this run by name; they stand in its record.
+
+    Raises:
+        InputError: a value is not a finite number, or there is no run.
+    """
+    numbers: dict[str, float] = {}
+    for name, value in metrics.items():
+        number = value.item() if hasattr(value, "item") else value
+        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+            raise InputError(f"metric {name!r} is {value!r}, not a finite number")
+        numbers[name] = number
+    _session("log_metrics").note_metrics(numbers)
+
+
+def load(name: str, run: str | None = None, *, flow: str | None = None, store: Store | None = None) -> Any:
+    """Load what a run saved under a name.
+
+    Args:
+        name: what it was called.
+        run: name or id of the run, or `latest`; by default this run, and where it saved nothing of that name, the
+            latest completed run of the same flow that did so.
+        flow: the flow whose runs are meant; by default this run's own. Needed outside a run.
+        store: where to look; by default this run's store. Needed outside a run.
+
+    Raises:
+        NotFoundError: there is no such run, or it saved nothing of that name, or it did not complete.
+        IntegrityError: the stored bytes are not those that were saved.
+    """
+    session = current()
+    if session is None and (flow is None or store is None):
+        raise InputError("load() outside a run needs flow= and store=", hint="or use `shipway get RUN ARTIFACT`")
+    if run is None and flow is None and session is not None and (own := session.artifacts().get(name)):
+        return read_artifact(session.store, own, session.artifacts())
+    where = store or _session("load").store
+    record = _find(where, flow or _session("load").order.flow, run, name)
+    artifact = record.artifact(name)
+    if session is not None:
+        session.note_input(artifact, record.run_id)
+    return read_artifact(where, artifact, {item.name: item for item in record.artifacts})
+
+
+def read_artifact(store: Store, artifact: Artifact, siblings: Mapping[str, Artifact]) -> Any:
+    """Fetch an artifact, check its digest, and turn it back into a value.
+
+    Args:
+        store: where it lies.
+        artifact: which one.
+        siblings: the run's artifacts by name, in which a folder finds its files.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="shipway-load-"))
+    if artifact.codec == "folder":
+        listing = json.loads(download(store, artifact, folder / "index").read_text())
+        for name in listing:
+            download(store, siblings[name], folder / "files" / name.removeprefix(f"{artifact.name}/"))
+        return folder / "files"
+    path = download(store, artifact, folder / artifact.key.rpartition("/")[2])
+    return codec_named(artifact.codec).read(path)
+
+
+def download(store: Store, artifact: Artifact, path: Path) -> Path:
+    """Write an artifact's bytes to `path`, which appears only when they are right.
+
+    Raises:
+        IntegrityError: the stored bytes are not those that were saved, or are gone.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name[:100]}.part")
+    try:
+        with scratch.open("wb") as file:
+            for piece in store.stream(artifact.key):
+                file.write(piece)
+        if sha256_file(scratch) != (artifact.sha256, artifact.bytes):
+            raise IntegrityError(f"{artifact.name} is damaged in {store.url(artifact.key)}")
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return path
+
+
+def _session(what: str) -> Session:
+    session = current()
+    if session is None:
+        raise InputError(
+            f"{what}() works inside a run only", hint="deploy the flow and start it with `shipway run FLOW/NAME`"
+        )
+    return session
+
+
+def _find(store: Store, flow: str, run: str | None, name: str) -> RunRecord:
+    wanted = (run or "latest").lower()
+    for key, run_name, id8 in record_keys(store, flow):
+        if wanted != "latest" and wanted != run_name.lower() and wanted.replace("-", "")[-8:] != id8:
+            continue
+        record = read_record(store, key)
+        if wanted == "latest" and run is None and name not in {artifact.name for artifact in record.artifacts}:
+            continue
+        if wanted in ("latest", record.run_name.lower(), record.run_id):
+            return record
+    what = f"run {run}" if run not in (None, "latest") else f"completed run with {name!r}"
+    raise NotFoundError(
+        f"flow {flow} has no {what} in {store.address}",
+        hint="`shipway runs` lists them; a run's data is there once it completed",
+    )

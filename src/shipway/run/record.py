@@ -1,0 +1,145 @@
+"""The run record: the commit of a run. What is not in a record does not exist for readers."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from importlib.metadata import distributions
+from typing import Any
+
+from shipway.artifact import Artifact, segment
+from shipway.errors import IntegrityError, NotFoundError, ObjectExistsError, ObjectNotFoundError
+from shipway.store.base import Store
+
+FORMAT = 1
+MAX_BYTES = 64 * 1024 * 1024
+
+_KEY = re.compile(r"runs/(?P<flow>[^/]+)/(?P<date>\d{4}-\d{2}-\d{2})/(?P<run>[^/]+)-(?P<id8>[0-9a-f]{8})/run\.json")
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """Everything a run left behind, readable without Shipway.
+
+    Attributes:
+        run_id: Prefect's flow run id.
+        run_name: the run's name.
+        flow: the flow's name.
+        deployment: `FLOW/NAME`, or None for a run without a deployment.
+        attempt: which attempt this is the record of, from 1.
+        release: `<epoch>.<release-id>` of the code, or None where no release ran.
+        parameters: what the flow was called with.
+        artifacts: what was saved, by name or found in the working folder.
+        inputs: what was loaded from other runs: `name`, `run`, `key`, `sha256`.
+        metrics: numbers by name.
+        environment: interpreter, system and packages with their versions.
+        timings: `scheduled`, `started` and `ended`, in UTC, ISO 8601.
+    """
+
+    run_id: str
+    run_name: str
+    flow: str
+    deployment: str | None
+    attempt: int
+    release: str | None
+    parameters: Mapping[str, Any]
+    artifacts: tuple[Artifact, ...] = ()
+    inputs: tuple[Mapping[str, str], ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    timings: Mapping[str, str] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """Encode as JSON for people and programs."""
+        document = {"version": FORMAT, **asdict(self), "artifacts": [a.to_json() for a in self.artifacts]}
+        return (json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+    def artifact(self, name: str) -> Artifact:
+        """Return the artifact of that name.
+
+        Raises:
+            NotFoundError: the run saved nothing of that name; the message says what it saved.
+        """
+        for artifact in self.artifacts:
+            if artifact.name == name:
+                return artifact
+        names = ", ".join(artifact.name for artifact in self.artifacts[:12]) or "nothing"
+        raise NotFoundError(f"run {self.run_name} saved no {name!r}", hint=f"it saved {names}")
+
+
+def run_folder(flow: str, scheduled: datetime, run_name: str, run_id: str) -> str:
+    """Return the folder of a run's data, without a final slash.
+
+    The name makes it readable, the last eight digits of the id (the random end of a time-ordered UUID) make it unique.
+    """
+    return f"runs/{segment(flow)}/{scheduled:%Y-%m-%d}/{segment(run_name)}-{run_id.replace('-', '')[-8:]}"
+
+
+def write_record(store: Store, folder: str, record: RunRecord) -> bool:
+    """Commit a run: write its record unless it has one.
+
+    Returns:
+        Whether this call committed; False when an earlier attempt had.
+    """
+    try:
+        store.create(f"{folder}/run.json", record.to_bytes())
+    except ObjectExistsError:
+        return False
+    return True
+
+
+def read_record(store: Store, key: str) -> RunRecord:
+    """Read a record back.
+
+    Raises:
+        ObjectNotFoundError: there is none; the run did not complete, or saved nothing here.
+        IntegrityError: it is malformed.
+    """
+    data = store.read(key, length=MAX_BYTES + 1)
+    try:
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"longer than {MAX_BYTES} bytes")
+        document = json.loads(data)
+        if document.pop("version") != FORMAT:
+            raise ValueError("of an unknown version; a newer Shipway wrote it")
+        artifacts = tuple(Artifact.from_json(item) for item in document.pop("artifacts"))
+        return RunRecord(artifacts=artifacts, inputs=tuple(document.pop("inputs")), **document)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise IntegrityError(f"{store.url(key)} is not a run record: {error}") from None
+
+
+def find_record(store: Store, folder: str) -> RunRecord | None:
+    """Return the record of the run in `folder`, found by its id where the run was renamed meanwhile, or None."""
+    try:
+        return read_record(store, f"{folder}/run.json")
+    except ObjectNotFoundError:
+        day, _, name = folder.rpartition("/")
+        suffix = f"-{name.rpartition('-')[2]}/run.json"
+        key = next((info.key for info in store.list(f"{day}/") if info.key.endswith(suffix)), None)
+        return read_record(store, key) if key else None
+
+
+def record_keys(store: Store, flow: str) -> Iterator[tuple[str, str, str]]:
+    """Yield (key, run name as in the key, last eight digits of the id) of a flow's records, newest first."""
+    found = [
+        (info, _KEY.fullmatch(info.key))
+        for info in store.list(f"runs/{segment(flow)}/")
+        if info.key.endswith("/run.json")
+    ]
+    for info, match in sorted(found, key=lambda pair: pair[0].modified, reverse=True):
+        if match:
+            yield info.key, match["run"], match["id8"]
+
+
+def environment() -> dict[str, Any]:
+    """Return what a run ran on: interpreter, system, and every installed package with its version."""
+    packages = {dist.name: dist.version for dist in distributions() if dist.name}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
+    }

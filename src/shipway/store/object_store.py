@@ -1,0 +1,348 @@
+"""A store in an S3 bucket. The only module that imports obstore, the S3 client."""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import replace as changed
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.store import S3Store
+
+from shipway.errors import (
+    AccessDeniedError,
+    ConflictError,
+    InputError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    ShipwayError,
+    StoreError,
+    UnsupportedStoreError,
+)
+from shipway.store import source
+from shipway.store.base import ObjectInfo
+from shipway.store.url import StoreConfig, check_key
+from shipway.store.words import CREDENTIALS_HINT, explain, read_refusal, read_silence
+
+if TYPE_CHECKING:
+    from obstore import PutMode
+    from obstore.store import S3Config, S3Credential, S3CredentialProvider
+
+RETRY_SECONDS = 180.0
+"""How long a failing request is tried again by default."""
+WHOLE_UPLOAD = 8 << 20
+"""Bytes up to which a file is sent in one request, which alone can be conditional, and of each part of a larger one."""
+
+_PARTS = 9_000  # S3 takes at most 10,000 of them
+_PARTS_AT_ONCE = 4
+_ATTEMPTS = 5
+
+
+class ObjectStore:
+    """A bucket and a prefix in it. Safe to share between threads, not across a fork."""
+
+    def __init__(self, config: StoreConfig, *, retry_seconds: float = RETRY_SECONDS) -> None:
+        """Make ready to talk to the bucket; nothing is sent yet.
+
+        Args:
+            config: where the bucket is, and with what credentials.
+            retry_seconds: how long a failing request is tried again.
+
+        Raises:
+            AccessDeniedError: no credentials are given and the standard AWS chain has none.
+        """
+        # The environment's endpoint is what AWS's own tools use; without this a request would go there unsaid.
+        endpoint = config.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        self._config = changed(config, endpoint_url=endpoint)
+        self._store = _open(self._config, retry_seconds)
+
+    @property
+    def address(self) -> str:
+        """Where the store is, as a URL without secrets."""
+        return self._config.address
+
+    def url(self, key: str) -> str:
+        """Return the address of one object, as a URL without secrets."""
+        return f"s3://{self._config.bucket}/{self._full(key)}"
+
+    def read(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+        """Return an object's bytes, or `length` of them from `start`; fewer, or none, where it ends before."""
+        if start < 0 or (length is not None and length < 0):
+            raise InputError(f"a range of {key!r} cannot start at {start} with length {length}")
+        if length == 0:
+            self.head(key)
+            return b""
+        path = self._full(key)
+        try:
+            if length is not None:
+                return bytes(obstore.get_range(self._store, path, start=start, length=length))
+            # A plain read has no range at all: an empty object has no byte 0 to start from.
+            options: Any = {"range": {"offset": start}} if start else None
+            return bytes(obstore.get(self._store, path, options=options).bytes())
+        except (BaseError, OSError) as error:
+            if read_refusal(str(error)).status == 416:
+                return b""
+            raise self._translate(error, key) from error
+
+    def read_tagged(self, key: str) -> tuple[bytes, str]:
+        """Return an object's bytes and the ETag they had."""
+        try:
+            answer = obstore.get(self._store, self._full(key))
+            return bytes(answer.bytes()), self._tag(answer.meta.get("e_tag"))
+        except (BaseError, OSError) as error:
+            raise self._translate(error, key) from error
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Yield an object's bytes in pieces, memory bounded."""
+        try:
+            for piece in obstore.get(self._store, self._full(key)).stream(min_chunk_size=1 << 20):
+                yield bytes(piece)
+        except (BaseError, OSError) as error:
+            raise self._translate(error, key) from error
+
+    def head(self, key: str) -> ObjectInfo:
+        """Return what is known of an object without reading it."""
+        path = self._full(key)
+        try:
+            return self._info(obstore.head(self._store, path))
+        except (BaseError, OSError) as error:
+            # The answer to a HEAD has no body, so that a missing bucket looks like a missing object. A GET says which.
+            try:
+                obstore.get(self._store, path)
+            except (BaseError, OSError) as reason:
+                raise self._translate(reason, key) from error
+            raise self._translate(error, key) from error
+
+    def put(self, key: str, data: bytes | Path) -> str:
+        """Write an object, replacing what was there; a path is streamed, memory bounded."""
+        path = self._full(key)
+        try:
+            return self._send(path, data, "overwrite") if _fits(data) else self._upload(path, data)
+        except (BaseError, OSError) as error:
+            raise self._translate(error, key) from error
+
+    def create(self, key: str, data: bytes | Path) -> str:
+        """Write an object that must not exist yet, atomically; one that holds the same bytes already counts as written.
+
+        The store can be asked to refuse only a write of one request: a file of more than `WHOLE_UPLOAD` bytes goes up
+        in parts, after a look whether the object exists. Who starts in between is overwritten. That is safe where the
+        key is the digest of the content, as two writers then write the same bytes, or where one writer alone knows it,
+        which is so for every large object of ours. Readers see the object whole in any case.
+        """
+        path = self._full(key)
+        for _ in range(_ATTEMPTS):
+            try:
+                if _fits(data):
+                    return self._send(path, data, "create")
+                if not self._exists(path):
+                    return self._upload(path, data)
+            except AlreadyExistsError:
+                pass
+            except (BaseError, OSError) as error:
+                raise self._translate(error, key) from error
+            # Our own write may have succeeded and its answer been lost: the retried request then meets its own object.
+            try:
+                found = self.head(key)
+                if self._holds(found, data):
+                    return found.etag
+            except ObjectNotFoundError:
+                continue  # gone again, or refused because another write was under way
+            raise ObjectExistsError(f"{self.url(key)} exists already")
+        raise ConflictError(f"{self.url(key)} is being written by somebody else", hint="try again")
+
+    def replace(self, key: str, data: bytes, *, etag: str) -> str:
+        """Write an object only if its ETag is still `etag`; one that holds the same bytes already counts as written."""
+        path = self._full(key)
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._send(path, data, {"e_tag": etag})
+            except (PreconditionError, AlreadyExistsError):
+                pass
+            except (BaseError, OSError) as error:
+                # AWS answers 404 where the object is gone.
+                translated = self._translate(error, key)
+                if isinstance(translated, ObjectNotFoundError):
+                    break
+                raise translated from error
+            # As in `create`: believe in a conflict only after looking.
+            try:
+                found, now = self.read_tagged(key)
+            except ObjectNotFoundError:
+                break
+            if found == data:
+                return now
+            if now != etag:
+                raise ConflictError(f"{self.url(key)} was changed by somebody else meanwhile")
+        raise ConflictError(f"{self.url(key)} was removed or is being changed by somebody else")
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that does not exist is no error."""
+        try:
+            obstore.delete(self._store, self._full(key))
+        except (BaseError, OSError) as error:
+            translated = self._translate(error, key)
+            if not isinstance(translated, ObjectNotFoundError):
+                raise translated from error
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield the objects whose key starts with `prefix`, in no fixed order; cheapest when it ends with `/`."""
+        # obstore lists whole folders only, and the rest of the prefix is compared here.
+        folder = prefix.rpartition("/")[0]
+        path = self._full(folder) if folder else self._config.prefix
+        try:
+            for page in obstore.list(self._store, path or None):
+                yield from (info for info in map(self._info, page) if info.key.startswith(prefix))
+        except (BaseError, OSError) as error:
+            raise self._translate(error, prefix) from error
+
+    def _full(self, key: str) -> str:
+        prefix = self._config.prefix
+        check_key(key, prefix)
+        return f"{prefix}/{key}" if prefix else key
+
+    def _info(self, meta: Any) -> ObjectInfo:
+        prefix = f"{self._config.prefix}/" if self._config.prefix else ""
+        key = str(meta["path"]).removeprefix(prefix)
+        return ObjectInfo(key=key, size=meta["size"], etag=self._tag(meta["e_tag"]), modified=meta["last_modified"])
+
+    def _tag(self, etag: str | None) -> str:
+        if not etag:
+            raise UnsupportedStoreError(f"the store {self.address} gives its objects no ETags")
+        return etag
+
+    def _send(self, path: str, data: bytes | Path, mode: PutMode) -> str:
+        with source.opened(data) as file:
+            content = file.read()
+        said = {"Content-Type": _kind(path)}
+        result = obstore.put(self._store, path, content, mode=mode, use_multipart=False, attributes=said)
+        return self._tag(result["e_tag"])
+
+    def _upload(self, path: str, file: bytes | Path) -> str:
+        # Opened here for the words: obstore's exception for an unreadable file is the one for a missing object.
+        with source.opened(file):
+            pass
+        result = obstore.put(
+            self._store,
+            path,
+            file,
+            use_multipart=True,
+            chunk_size=max(WHOLE_UPLOAD, source.size(file) // _PARTS),
+            max_concurrency=_PARTS_AT_ONCE,
+            attributes={"Content-Type": _kind(path)},
+        )
+        return self._tag(result["e_tag"])
+
+    def _exists(self, path: str) -> bool:
+        try:
+            obstore.head(self._store, path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _holds(self, found: ObjectInfo, data: bytes | Path) -> bool:
+        """Tell whether an object has exactly the bytes that were to be written."""
+        if found.size != source.size(data):
+            return False
+        stored = hashlib.sha256()
+        for piece in self.stream(found.key):
+            stored.update(piece)
+        return stored.hexdigest() == source.digest(data)
+
+    def _translate(self, error: Exception, key: str) -> ShipwayError:
+        """Turn an exception of obstore into one of ours."""
+        text = str(error)
+        refusal = read_refusal(text)
+        thing = f"{self.address}/{key}"
+        if refusal.code != "NoSuchBucket" and isinstance(error, FileNotFoundError):
+            return ObjectNotFoundError(f"{thing} does not exist")
+        if refusal.status or refusal.code:
+            return explain(refusal, self._config, thing)
+        if "credential provider" in text:
+            cause = re.search(r"provider: (?:\w+\.)*(\w+)", text)
+            return AccessDeniedError(
+                f"the AWS credentials for {self.address} cannot be had: {cause.group(1) if cause else 'unknown error'}",
+                hint=CREDENTIALS_HINT,
+            )
+        said_nothing = read_silence(text, self._config)
+        return said_nothing or StoreError(f"the store failed at {thing}: {text.splitlines()[0][:300]}")
+
+
+def _open(config: StoreConfig, retry_seconds: float) -> S3Store:
+    provider: S3CredentialProvider
+    region = config.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if config.access_key and config.secret_key:
+        # Not as plain options: obstore would add a session token of the environment that belongs to other keys.
+        provider = _Fixed(config.access_key, config.secret_key, config.session_token)
+    else:
+        provider, found = _standard_chain(config)
+        region = region or found
+    # The names of the bucket and of the host would make one certificate name too deep where the bucket has dots.
+    virtual_host = config.endpoint_url is None and "." not in config.bucket
+    options: S3Config = {
+        "region": region or "us-east-1",
+        "virtual_hosted_style_request": virtual_host,
+        "checksum_algorithm": "SHA256",
+        "skip_signature": False,
+        # The bulk request is one that several S3 servers lack.
+        "disable_bulk_delete": True,
+    }
+    if config.endpoint_url:
+        # Both, because the environment's variable for the second would win over the first.
+        options["endpoint"] = options["aws_endpoint_url_s3"] = config.endpoint_url.rstrip("/")
+    return S3Store(
+        config.bucket,
+        config=options,
+        credential_provider=provider,
+        client_options={
+            # For the whole of a request, a streamed download included; what hangs is found by the read timeout.
+            "timeout": timedelta(hours=6),
+            "read_timeout": timedelta(seconds=120),
+            "connect_timeout": timedelta(seconds=5),
+            "allow_http": config.endpoint_url is not None,
+        },
+        retry_config={"max_retries": 10, "retry_timeout": timedelta(seconds=retry_seconds)},
+    )
+
+
+class _Fixed:
+    """Credentials that never expire."""
+
+    def __init__(self, access_key: str, secret_key: str, token: str | None) -> None:
+        self._credential: S3Credential = {
+            "access_key_id": access_key,
+            "secret_access_key": secret_key,
+            "token": token,
+            "expires_at": None,
+        }
+
+    def __call__(self) -> S3Credential:
+        return self._credential
+
+
+def _standard_chain(config: StoreConfig) -> tuple[S3CredentialProvider, str | None]:
+    """Return what AWS's own tools would use here: environment, profile, SSO or instance role; and the region there."""
+    from obstore.auth.boto3 import Boto3CredentialProvider  # boto3 is heavy
+
+    from shipway.store.bucket import aws_session
+
+    session = aws_session(config)
+    try:
+        return Boto3CredentialProvider(session), session.region_name
+    except ValueError:
+        raise AccessDeniedError(f"there are no credentials for {config.address}", hint=CREDENTIALS_HINT) from None
+
+
+def _kind(path: str) -> str:
+    """Say what an object is, so that a browser shows a report instead of saving it."""
+    return mimetypes.guess_type(path)[0] or "application/octet-stream"
+
+
+def _fits(data: bytes | Path) -> bool:
+    return isinstance(data, bytes) or source.size(data) <= WHOLE_UPLOAD

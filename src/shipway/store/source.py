@@ -1,0 +1,57 @@
+"""What is to be written: bytes, or a file that is read in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from shipway.digest import sha256_bytes, sha256_file
+from shipway.errors import InputError
+
+Source = bytes | Path
+
+
+@contextmanager
+def opened(data: Source) -> Iterator[BinaryIO]:
+    """Open what is to be written.
+
+    Raises:
+        InputError: the file cannot be opened. What goes wrong while it is open is not touched.
+    """
+    try:
+        file: BinaryIO = BytesIO(data) if isinstance(data, bytes) else data.open("rb")
+    except OSError as error:
+        raise _unreadable(data, error) from error
+    with file:
+        yield file
+
+
+def size(data: Source) -> int:
+    """Return the number of bytes to be written.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        return len(data) if isinstance(data, bytes) else data.stat().st_size
+    except OSError as error:
+        raise _unreadable(data, error) from error
+
+
+def digest(data: Source) -> str:
+    """Return the sha256 of what is to be written.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        return sha256_bytes(data) if isinstance(data, bytes) else sha256_file(data)[0]
+    except OSError as error:
+        raise _unreadable(data, error) from error
+
+
+def _unreadable(data: object, error: OSError) -> InputError:
+    return InputError(f"{data} cannot be read: {error.strerror or error}")
