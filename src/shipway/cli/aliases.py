@@ -15,11 +15,12 @@ def orion() -> None:
     """What Prefect's server was called in 2022."""
 
 
-@orion.command("start", params=[option for option in up.command.params if option.name != "worker"])
+@orion.command("start", params=[option for option in up.command.params if option.name != "no_worker"])
 @click.pass_context
-def orion_start(context: click.Context, /, **options: object) -> None:
+def orion_start(context: click.Context, /, **options: object) -> int:
     """Start the API server and the object store, without a worker: `shipway up --no-worker`."""
-    context.invoke(up.command, **options, worker=False)
+    status: int = context.invoke(up.command, **options, no_worker=True)
+    return status
 
 
 @click.group()

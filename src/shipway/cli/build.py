@@ -88,9 +88,7 @@ def run_build(entrypoint: str, **options: Any) -> tuple[dict[str, Any], Path]:
     release = built.release
     count = len(release.manifest.entries)
     for path in built.scan.big:
-        say(
-            f"Note: {path} is over 20 MB; data belongs in the store. .shipwayignore leaves it out of releases."
-        )
+        say(f"Note: {path} is over 20 MB; data belongs in the store. .shipwayignore leaves it out of releases.")
     if built.scan.skipped:
         shown = ", ".join(built.scan.skipped[:6])
         more = len(built.scan.skipped) - 6

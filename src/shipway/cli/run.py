@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -40,12 +40,14 @@ def command(
     deployment: str, parameters: tuple[str, ...], watch: bool, name: str | None, tags: tuple[str, ...], as_json: bool
 ) -> None:
     """Start a run of a deployment, and watch it to its end with --watch."""
+    from shipway.cli.show import show_facts
     from shipway.deployment.spec import check_parameters
     from shipway.prefect.api import Api
     from shipway.prefect.build import parse_parameters
     from shipway.prefect.runs import create_run
 
-    api = Api(Settings.load())
+    settings = Settings.load()
+    api = Api(settings)
     found = api.deployment(deployment)
     schema = found.get("parameter_openapi_schema") or {}
     values = parse_parameters(parameters, schema)
@@ -61,16 +63,20 @@ def command(
             say(f"Watch it with: shipway show {created['name']} --watch")
         return
     say(f"Run {created['name']} of {deployment}: {page}")
-    watch_run(api, created["id"], as_json=as_json)
+    facts = watch_run(api, created["id"], settings=settings)
+    if as_json:
+        print_json(facts)
+    else:
+        show_facts(facts)
 
 
-def watch_run(api: Api, run_id: str, *, as_json: bool) -> None:
-    """Follow a run to its end and show what it saved.
+def watch_run(api: Api, run_id: str, *, settings: Settings) -> dict[str, Any]:
+    """Follow a run to its end; return the facts that `shipway show` prints.
 
     Raises:
         RunFailedError, RunCrashedError, RunCancelledError: it did not complete.
     """
-    from shipway.cli.show import run_facts, show_facts
+    from shipway.cli.show import run_facts
     from shipway.prefect.runs import Happening, find_run, follow
 
     def tell(what: Happening) -> None:
@@ -81,11 +87,7 @@ def watch_run(api: Api, run_id: str, *, as_json: bool) -> None:
             click.secho(f"{'Run' if what.kind == 'state' else 'Task'} {what.text}", fg=STATES.get(what.level), err=True)
 
     ended = follow(api, run_id, tell)
-    facts = run_facts(api, find_run(api, run_id))
-    if as_json:
-        print_json(facts)
-    else:
-        show_facts(facts)
     errors = {"FAILED": RunFailedError, "CRASHED": RunCrashedError, "CANCELLED": RunCancelledError}
     if error := errors.get(ended["state_type"]):
         raise error(f"run {ended['name']} is {ended['state_name']}", hint="its logs are above")
+    return run_facts(api, find_run(api, run_id), settings)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from shipway.cli.output import epilog, json_option, print_json, print_table, size
 from shipway.settings import Settings
+
+if TYPE_CHECKING:
+    from shipway.prefect.api import Api
 
 
 @click.command(
@@ -24,21 +27,22 @@ def command(run: str, watch: bool, as_json: bool) -> None:
     from shipway.prefect.api import Api
     from shipway.prefect.runs import find_run
 
-    api = Api(Settings.load())
+    settings = Settings.load()
+    api = Api(settings)
     found = find_run(api, run)
     if watch:
         from shipway.cli.run import watch_run
 
-        watch_run(api, found["id"], as_json=as_json)
-        return
-    facts = run_facts(api, found)
+        facts = watch_run(api, found["id"], settings=settings)
+    else:
+        facts = run_facts(api, found, settings)
     if as_json:
         print_json(facts)
     else:
         show_facts(facts)
 
 
-def run_facts(api: Any, run: dict[str, Any]) -> dict[str, Any]:
+def run_facts(api: Api, run: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """Return what is known of a run: the server's part and, where it completed, its record."""
     from shipway.prefect.runs import data_folder, store_block
     from shipway.prefect.stores import store_of
@@ -60,7 +64,7 @@ def run_facts(api: Any, run: dict[str, Any]) -> dict[str, Any]:
     block = store_block(api, run)
     if block is None or run["state_type"] != "COMPLETED":
         return facts
-    store = store_of(Settings.load(), block)
+    store = store_of(settings, block)
     record = find_record(store, data_folder(run))
     if record is not None:
         facts["metrics"] = dict(record.metrics)

@@ -14,8 +14,11 @@ from shipway.prefect.api import Api
 from shipway.run.record import run_folder
 
 POLL_SECONDS = 0.4
-SETTLE_SECONDS = 1.2
-"""How long no log line may come after a final state before `follow` believes that it has them all."""
+LAST_LINE = "Finished in state"
+"""How the last line of a run's log begins; a run that was killed has none."""
+
+SETTLE_SECONDS = 5.0
+"""How long after a final state `follow` waits for the last line; logs come in batches, two seconds apart."""
 
 PATIENCE_SECONDS = 120.0
 """How long `follow` waits for a server that went away."""
@@ -117,9 +120,9 @@ def follow(api: Api, run_id: str, tell: Callable[[Happening], None]) -> dict[str
     Raises:
         ServerUnreachableError: the server stayed away for `PATIENCE_SECONDS`.
     """
-    state, tasks, seen_logs = "", dict[str, str](), 0
+    state, tasks, names, seen_logs = "", dict[str, str](), dict[str, str](), 0
     away: float | None = None
-    settled = 0.0
+    settled, complete = 0.0, False
     while True:
         try:
             run: dict[str, Any] = api.request("GET", f"/flow_runs/{run_id}")
@@ -129,13 +132,16 @@ def follow(api: Api, run_id: str, tell: Callable[[Happening], None]) -> dict[str
                 "/task_runs/filter",
                 {"task_runs": {"flow_run_id": {"any_": [run_id]}}, "sort": "EXPECTED_START_TIME_ASC"},
             ):
+                names[task["id"]] = task["name"]
                 if task.get("state_name") and tasks.get(task["id"]) != task["state_name"]:
                     tasks[task["id"]] = task["state_name"]
                     tell(Happening("task", f"{task['name']}: {task['state_name']}", str(task["state_type"])))
             for line in _logs(api, run_id, seen_logs):
                 seen_logs += 1
-                settled = 0.0
-                tell(Happening("log", line["message"], LEVELS.get(line["level"] // 10 * 10, "INFO")))
+                complete |= line.get("task_run_id") is None and line["message"].startswith(LAST_LINE)
+                task_name = names.get(line.get("task_run_id") or "")
+                text = f"{task_name}: {line['message']}" if task_name else line["message"]
+                tell(Happening("log", text, LEVELS.get(line["level"] // 10 * 10, "INFO")))
             if run["state_name"] != state:
                 state = run["state_name"]
                 message = (run.get("state") or {}).get("message")
@@ -146,10 +152,10 @@ def follow(api: Api, run_id: str, tell: Callable[[Happening], None]) -> dict[str
             if time.monotonic() - away > PATIENCE_SECONDS:
                 raise
             final = False
-        # A run sends its last lines in a batch after its last state: they are waited for until none has come for a while.
-        if final and settled >= SETTLE_SECONDS:
+        # A run sends its last lines in a batch after its last state.
+        if final and (complete or settled >= SETTLE_SECONDS):
             return run
-        settled += POLL_SECONDS
+        settled += POLL_SECONDS if final else 0.0
         time.sleep(POLL_SECONDS)
 
 

@@ -111,7 +111,7 @@ class Supervisor:
                 self._start(lives[name].service)
             elif name in self._children:
                 child = self._children[name]
-                child.terminate() if act is Act.TERMINATE else child.kill()
+                {Act.RELEASE: child.release, Act.TERMINATE: child.terminate, Act.KILL: child.kill}[act]()
         self._tell()
         if self._course.can_be_set_up:
             self._set_up()
@@ -134,7 +134,8 @@ class Supervisor:
                 text = f"ended with status {life.status}"
                 if self._course.was_ready:
                     text += f", starts again in {life.pause:g} s"
-            if text not in (self._told.get(name), State.WAITING.value):
+            # Neither waiting nor, for what never started, having stopped is news.
+            if text not in (self._told.get(name, State.STOPPED.value), State.WAITING.value):
                 self._told[name] = text
                 self._say(f"{name}: {text}")
         if (news := (self._course.state, tuple(rows))) != self._published:

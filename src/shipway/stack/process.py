@@ -29,6 +29,7 @@ class State(StrEnum):
     """Where a service is in its life."""
 
     WAITING = "waiting"
+    LOADING = "loading"
     STARTING = "starting"
     READY = "ready"
     PAUSING = "pausing"
@@ -58,12 +59,16 @@ class Life:
     @property
     def runs(self) -> bool:
         """Whether there is a process."""
-        return self.state in (State.STARTING, State.READY, State.STOPPING)
+        return self.state in (State.LOADING, State.STARTING, State.READY, State.STOPPING)
 
     def start(self, now: float) -> None:
         """A process was started."""
         if self.state is State.PAUSING:
             self.restarts += 1
+        self.state, self.since = (State.LOADING if self.service.held else State.STARTING), now
+
+    def release(self, now: float) -> None:
+        """The process was told that its turn has come."""
         self.state, self.since = State.STARTING, now
 
     def stop(self, now: float) -> None:
@@ -100,6 +105,7 @@ class Act(Enum):
     """What the supervisor is told to do with a service."""
 
     START = "start"
+    RELEASE = "release"
     TERMINATE = "terminate"
     KILL = "kill"
 
@@ -155,12 +161,15 @@ class Course:
 
     def _start(self, now: float) -> Iterator[tuple[Act, str]]:
         for name, life in self.lives.items():
-            if life.state is State.WAITING:
-                needed = [self.lives[other] for other in life.service.depends_on]
-                due = _all_ready(needed) and (self.set_up or not life.service.after_set_up)
-            else:
-                due = life.state is State.PAUSING and life.rested(now)
-            if due:
+            needed = [self.lives[other] for other in life.service.depends_on]
+            its_turn = _all_ready(needed) and (self.set_up or not life.service.after_set_up)
+            if life.state is State.LOADING and its_turn:
+                life.release(now)
+                yield Act.RELEASE, name
+            elif life.state is State.WAITING and (its_turn or life.service.held):
+                life.start(now)
+                yield Act.START, name
+            elif life.state is State.PAUSING and life.rested(now):
                 life.start(now)
                 yield Act.START, name
             elif life.overdue(now):
@@ -192,7 +201,7 @@ class Child:
                 service.argv,
                 env=dict(service.env),
                 cwd=service.cwd,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if service.held else subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -207,6 +216,12 @@ class Child:
             _signal_group(self._process.pid, signal.SIGKILL)
             return Seen(status=status)
         return Seen(ready=ask and self._service.ready(self.output()))
+
+    def release(self) -> None:
+        """Tell a process that was held that its turn has come."""
+        if self._process.stdin:
+            with contextlib.suppress(BrokenPipeError), self._process.stdin as words:
+                words.write(b"go\n")
 
     def terminate(self) -> None:
         """Ask the process to end. Only itself: it knows in which order to end what it started."""

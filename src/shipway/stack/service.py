@@ -7,6 +7,7 @@ import errno
 import http.client
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -31,6 +32,13 @@ nothing when it is killed, and its clients have stopped before it."""
 
 WORKER_READY = "worker ready"
 """What the worker prints once it polls for work."""
+
+# Importing Prefect takes the worker two seconds, which pass while the server does the same on another core. The worker
+# leaves without waiting for threads of its own, as its module does: they may wait for the output of runs.
+_HELD_WORKER = (
+    "import os, sys; from shipway.prefect.worker import main; sys.stdin.readline() or sys.exit(); "
+    "status = main(); sys.stdout.flush(); os._exit(status)"
+)
 
 # Which server a client talks to, and as whom: the stack says it anew for each of its services.
 _CLIENT_NAMES = frozenset(
@@ -73,6 +81,8 @@ class Service:
         ready: told what the process wrote since it started, says whether it can be used.
         depends_on: services that are ready before it starts and stop after it.
         after_set_up: whether it starts only once the stack has been set up (block saved).
+        held: whether its process is started at once, to load what it needs, and waits for its turn: a line on standard
+            input; without one it ends.
         port: where clients reach it.
         grace: seconds between SIGTERM and SIGKILL when it is stopped.
         ready_within: seconds it may take to become ready.
@@ -85,6 +95,7 @@ class Service:
     ready: Callable[[str], bool]
     depends_on: tuple[str, ...] = ()
     after_set_up: bool = False
+    held: bool = False
     port: int | None = None
     grace: float = 10.0
     ready_within: float = 120.0
@@ -163,8 +174,10 @@ def furnish_store(folder: Path, ports: SeaweedPorts, env: Mapping[str, str]) -> 
         )
     except subprocess.TimeoutExpired:
         raise StackError("the S3 server does not take its settings", hint="see `shipway logs store`") from None
-    if '"fsync": true' not in answer.stdout or f"created bucket {BUCKET}" not in answer.stdout:
-        raise StackError(f"the S3 server refused its settings: {(answer.stderr or answer.stdout)[-200:].strip()}")
+    said = answer.stdout + answer.stderr
+    has_bucket = f"created bucket {BUCKET}" in said or f"bucket {BUCKET} already exists" in said
+    if not has_bucket or not re.search(r'"fsync":\s*true', said):
+        raise StackError(f"the S3 server refused its settings: {said[-200:].strip()}")
     done.touch()
 
 
@@ -173,12 +186,13 @@ def worker_service(settings: Settings, depends_on: tuple[str, ...]) -> Service:
     env = {name: value for name, value in os.environ.items() if _fits_worker(name)}
     return Service(
         WORKER,
-        (sys.executable, "-m", "shipway.prefect.worker", "--pool", settings.work_pool),
+        (sys.executable, "-c", _HELD_WORKER, "--pool", settings.work_pool),
         env | settings.prefect_environment(),
         settings.project,
         lambda said: WORKER_READY in said,
         depends_on=depends_on,
         after_set_up=True,
+        held=True,
         grace=GRACE[WORKER],
     )
 

@@ -186,10 +186,9 @@ class FolderStore:
             descriptor = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except NotADirectoryError as error:
             raise FileNotFoundError(errno.ENOENT, "an object is on the way", key) from error
-        file = os.fdopen(descriptor, "rb")
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return file
-        file.close()
+            return os.fdopen(descriptor, "rb")
+        os.close(descriptor)
         raise FileNotFoundError(errno.ENOENT, "not a file", key)
 
     @contextmanager
@@ -225,8 +224,8 @@ class FolderStore:
         """Give a written file its name, and make that survive a power cut."""
         target = self._path(key)
         for last in (*[False] * 100, True):
-            _make_folder(target.parent)
             try:
+                _make_folder(target.parent)
                 give(target)
                 break
             except FileNotFoundError:
@@ -307,13 +306,18 @@ def _entries(folder: Path) -> Iterator[tuple[Path, bool]]:
 
 def _make_folder(folder: Path) -> None:
     """Create a folder and those above it, so that they survive a power cut."""
-    if folder.is_dir():
-        return
-    if folder.exists():
-        raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder))
-    _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
+    while not folder.is_dir():
+        try:
+            folder.mkdir()
+        except FileNotFoundError:
+            if folder.parent.is_dir():
+                raise
+            _make_folder(folder.parent)
+        except FileExistsError:
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder)) from None
+        else:
+            _sync_folder(folder.parent)
 
 
 def _link(temporary: Path, target: Path) -> None:

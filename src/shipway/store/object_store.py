@@ -6,6 +6,7 @@ import hashlib
 import mimetypes
 import os
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace as changed
 from datetime import timedelta
@@ -43,6 +44,7 @@ WHOLE_UPLOAD = 8 << 20
 _PARTS = 9_000  # S3 takes at most 10,000 of them
 _PARTS_AT_ONCE = 4
 _ATTEMPTS = 5
+_PAUSE = 0.2
 
 
 class ObjectStore:
@@ -137,7 +139,8 @@ class ObjectStore:
         which is so for every large object of ours. Readers see the object whole in any case.
         """
         path = self._full(key)
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
+            time.sleep(attempt * _PAUSE)
             try:
                 if _fits(data):
                     return self._send(path, data, "create")
