@@ -1,4 +1,4 @@
-"""Pytest fixtures with real stores behind them: `pytest_plugins = ["shipway.testing"]` in a `conftest.py` turns them on."""
+"""Pytest fixtures with real stores behind them; `pytest_plugins = ["shipway.testing"]` in a `conftest.py` loads them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class S3Server:
 
 
 def skip_or_fail(reason: str) -> Never:
-    """Skip the test for want of something on this machine, except where `CI=true` says that everything must be there."""
+    """Skip the test for want of something on this machine; fail where `CI=true` says that everything must be there."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason}, and CI=true")
     pytest.skip(reason)

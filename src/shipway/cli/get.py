@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from shipway.cli.output import epilog, size
 from shipway.errors import InputError, NotFoundError
 from shipway.settings import Settings
+
+if TYPE_CHECKING:
+    from shipway.artifact import Artifact
 
 
 @click.command(
@@ -53,13 +57,17 @@ def command(run: str, artifact: str, dest: Path | None) -> None:
         names = set(json.loads(store.read(chosen.key)))
         whole = [item for item in record.artifacts if item.name in names]
         artifact = f"{chosen.name}/"
-    jobs = [((dest or Path(artifact)) / item.name.removeprefix(artifact), item) for item in whole]
+    # A name has no ending, its object has: a file that people open needs it.
+    jobs = [((dest or Path(artifact)) / Path(item.name.removeprefix(artifact)).parent / _file_name(item), item) for item in whole]
     if not whole and chosen is not None:
-        file_name = chosen.key.rpartition("/")[2]
-        jobs = [(dest / file_name if dest and dest.is_dir() else dest or Path(file_name), chosen)]
+        jobs = [(dest / _file_name(chosen) if dest and dest.is_dir() else dest or Path(_file_name(chosen)), chosen)]
     for path, item in jobs:
         try:
             download(store, item, path)
         except OSError as error:
             raise InputError(f"{path} cannot be written: {error.strerror}") from None
         click.echo(f"{path}  {size(item.bytes)}")
+
+
+def _file_name(artifact: Artifact) -> str:
+    return artifact.key.rpartition("/")[2]

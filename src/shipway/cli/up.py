@@ -37,8 +37,16 @@ EXAMPLES = (
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--auth", is_flag=True, help="Ask for a password even on this machine; always so with another --host.")
 @click.option("--no-worker", is_flag=True, help="Start no worker.")
+@click.option("--lock", "inherited", type=int, hidden=True)
 def command(
-    *, detach: bool, port: int | None, store_port: int | None, host: str | None, auth: bool, no_worker: bool
+    *,
+    detach: bool,
+    port: int | None,
+    store_port: int | None,
+    host: str | None,
+    auth: bool,
+    no_worker: bool,
+    inherited: int | None,
 ) -> int:
     """Start the local stack: Prefect API server with UI, S3 server, worker.
 
@@ -53,7 +61,7 @@ def command(
     asked = {"server_port": port, "store_port": store_port, "host": host}
     given = Settings.load()
     settings = replace(given, **{name: value for name, value in asked.items() if value is not None})  # type: ignore[arg-type]
-    lock = acquire(settings)
+    lock = acquire(settings, inherited)
     if lock is None:
         stack = _wait_for(settings)
         if stack is None:
@@ -64,19 +72,21 @@ def command(
         return 0
     with lock:
         if not detach:
-            say("starting the stack; Ctrl-C stops it")
+            say("starting the stack" if inherited is not None else "starting the stack; Ctrl-C stops it")
             supervise(settings, auth=auth, worker=not no_worker, on_ready=_on_ready, say=_log)
             say("the stack has stopped")
             return 0
-    options = [
-        f"--{name}={value}" for name, value in (("port", port), ("store-port", store_port), ("host", host)) if value
-    ]
-    options += [name for name, wanted in (("--auth", auth), ("--no-worker", no_worker)) if wanted]
-    return _detach(settings, options)
+        values = {"--port": port, "--store-port": store_port, "--host": host, "--lock": lock.fileno()}
+        options = [f"{name}={value}" for name, value in values.items() if value is not None]
+        options += [name for name, wanted in (("--auth", auth), ("--no-worker", no_worker)) if wanted]
+        return _detach(settings, options, lock.fileno())
 
 
-def _detach(settings: Settings, options: list[str]) -> int:
-    """Start `shipway up` in the background, repeat what it says until everything is ready; return the exit status."""
+def _detach(settings: Settings, options: list[str], lock: int) -> int:
+    """Start `shipway up` in the background, repeat what it says until everything is ready; return the exit status.
+
+    It inherits the lock: nobody can come in between.
+    """
     from shipway.stack.process import open_log
 
     log = settings.state / "logs" / "supervisor.log"
@@ -89,6 +99,7 @@ def _detach(settings: Settings, options: list[str]) -> int:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=[lock],
         )
     with log.open(errors="replace") as words:
         words.seek(begin)

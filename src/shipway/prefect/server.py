@@ -3,16 +3,27 @@
 Prefect opens SQLite transactions as `BEGIN DEFERRED`. A transaction that reads and then writes cannot become a writer
 while another one is: SQLite answers "database is locked" at once, without waiting, the server answers 503, and clients
 wait seconds before they try again. `BEGIN IMMEDIATE` waits for its turn at the start instead.
+
+Some of Prefect's code opens a second session inside a transaction (pausing a work queue does, to read for an event).
+Were that one IMMEDIATE too, it would wait for the first, which waits for it: those stay as Prefect opens them.
 """
 
+# ruff: noqa: E402 - the collector is stopped before the imports it would slow down
+
 from __future__ import annotations
+
+import gc
+
+# Importing the server makes a million objects that stay: looking through them again and again for garbage takes a
+# quarter of the time until it is ready. `main` lets the collector go on.
+gc.disable()
 
 import argparse
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import uvicorn
-from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
 from prefect.server.database.dependencies import set_database_config
 from prefect.server.utilities.database import get_dialect
 from prefect.settings import get_current_settings
@@ -23,17 +34,24 @@ GRACEFUL_SECONDS = 5
 
 
 class ImmediateSqlite(AioSqliteConfiguration):
-    """Prefect's SQLite configuration, with every explicit transaction opened as IMMEDIATE."""
+    """Prefect's SQLite configuration, with every outermost transaction opened as IMMEDIATE."""
 
     @asynccontextmanager
     async def begin_transaction(
         self,
         session: AsyncSession,
-        with_for_update: bool = False,  # noqa: ARG002, the signature is Prefect's
+        with_for_update: bool = False,
     ) -> AsyncGenerator[AsyncSessionTransaction, None]:
-        """Enter a transaction that holds the write lock from its start."""
-        async with super().begin_transaction(session, with_for_update=True) as transaction:
-            yield transaction
+        """Enter a transaction that holds the write lock from its start, unless it is inside another one."""
+        outermost = SQLITE_BEGIN_MODE.get() is None
+        async with super().begin_transaction(session, with_for_update or outermost) as transaction:
+            # The lock is taken before the body runs, and the mode goes back then: sessions that the body opens read it.
+            await session.connection()
+            token = SQLITE_BEGIN_MODE.set("DEFERRED")
+            try:
+                yield transaction
+            finally:
+                SQLITE_BEGIN_MODE.reset(token)
 
 
 def configure_database() -> None:
@@ -53,9 +71,12 @@ def main() -> None:
     # The module takes the database configuration when it is imported.
     from prefect.server.api.server import create_app
 
+    app = create_app(final=True)
+    gc.freeze()
+    gc.enable()
     settings = get_current_settings().server
     uvicorn.run(
-        create_app(final=True),
+        app,
         host=options.host,
         port=options.port,
         log_level=settings.logging_level.lower(),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from shipway.artifact import Artifact, check_name, key_path
-from shipway.codec import codec_for
+from shipway.codec import encode
 from shipway.digest import sha256_file
 from shipway.errors import InputError
 from shipway.run.capture import Stamp, changed
@@ -101,14 +101,12 @@ class Session:
         check_name(name)
         if isinstance(value, Path) and value.is_dir():
             return self._save_folder(name, value)
-        chosen = codec_for(value, codec)
-        suffix = value.suffix if isinstance(value, Path) else chosen.suffix
         # A private file per value: two tasks may save at once, and under the same name.
         handle, path = tempfile.mkstemp(dir=self.scratch)
         os.close(handle)
         try:
-            rows = chosen.write(value, Path(path))
-            return self._upload(name, Path(path), codec=chosen.name, suffix=suffix, rows=rows)
+            encoded = encode(value, Path(path), codec)
+            return self._upload(name, Path(path), codec=encoded.codec, suffix=encoded.suffix, rows=encoded.rows)
         finally:
             Path(path).unlink(missing_ok=True)
 

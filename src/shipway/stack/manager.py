@@ -159,8 +159,10 @@ class Supervisor:
         return StackError(f"the {name} {what}", hint=f"its log is {log}")
 
 
-def acquire(settings: Settings) -> IO[str] | None:
+def acquire(settings: Settings, inherited: int | None = None) -> IO[str] | None:
     """Become the one supervisor of the project, for as long as the returned file is open; None when there is one.
+
+    The lock belongs to the open file: a process that inherits it (`inherited` is its number) has the lock, too.
 
     Raises:
         StackError: the state folder cannot be made or written.
@@ -171,7 +173,7 @@ def acquire(settings: Settings) -> IO[str] | None:
             folder.mkdir(mode=0o700, exist_ok=True)
         state.chmod(0o700)
         (state / ".gitignore").write_text("*\n")
-        lock = (state / LOCK).open("a+")
+        lock = (state / LOCK).open("a+") if inherited is None else os.fdopen(inherited, "a+")
     except OSError as error:
         raise StackError(
             f"{state} cannot be written: {error.strerror}", hint="the stack keeps all it has there"

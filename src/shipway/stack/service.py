@@ -33,11 +33,12 @@ nothing when it is killed, and its clients have stopped before it."""
 WORKER_READY = "worker ready"
 """What the worker prints once it polls for work."""
 
-# Importing Prefect takes the worker two seconds, which pass while the server does the same on another core. The worker
-# leaves without waiting for threads of its own, as its module does: they may wait for the output of runs.
+# Importing Prefect takes the worker more than a second, which passes while the server does the same on another core.
+# The collector would only slow it down. The worker leaves without waiting for its threads, as its module does: they may
+# wait for the output of runs.
 _HELD_WORKER = (
-    "import os, sys; from shipway.prefect.worker import main; sys.stdin.readline() or sys.exit(); "
-    "status = main(); sys.stdout.flush(); os._exit(status)"
+    "import gc, os, sys; gc.disable(); from shipway.prefect.worker import main; gc.freeze(); gc.enable(); "
+    "sys.stdin.readline() or sys.exit(); status = main(); sys.stdout.flush(); os._exit(status)"
 )
 
 # Which server a client talks to, and as whom: the stack says it anew for each of its services.
@@ -201,8 +202,9 @@ def http_ready(host: str, port: int, path: str) -> Callable[[str], bool]:
     """Return a check that passes once `path` answers 200."""
 
     def check(_said: str) -> bool:
-        connection = http.client.HTTPConnection(reachable(host), port, timeout=2)
+        connection = http.client.HTTPConnection(reachable(host), port)
         try:
+            connection.sock = _connect(reachable(host), port)
             connection.request("GET", path)
             return connection.getresponse().status == 200
         except (OSError, http.client.HTTPException):
@@ -262,14 +264,35 @@ def check_port(host: str, port: int, name: str, option: str) -> None:
             ) from None
 
 
+def _connect(host: str, port: int) -> socket.socket:
+    """Connect to a port where perhaps nobody listens yet.
+
+    A socket that is given this very port as its own would connect to itself, and keep the port from the server.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(2)
+        connection.bind(("", 0))
+        if connection.getsockname()[1] == port:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens yet")
+        connection.connect((host, port))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def _port_holder(port: int) -> str:
     import psutil
 
     with contextlib.suppress(psutil.Error):
-        for connection in psutil.net_connections("tcp"):
-            here = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
-            if here and connection.pid:
-                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+        here = [each for each in psutil.net_connections("tcp") if each.laddr and each.laddr.port == port]
+        pid = next((each.pid for each in here if each.pid), None)
+        if pid:
+            return f"{psutil.Process(pid).name()} (pid {pid})"
+        if here and all(each.status == psutil.CONN_TIME_WAIT for each in here):
+            return "a connection that was closed just now and is gone within a minute"
     return "a program of another user"
 
 

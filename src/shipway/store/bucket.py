@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ProfileNotFound
+from botocore.exceptions import ConnectionError as NoConnectionError
 
 from shipway.errors import AccessDeniedError, InputError, StoreError
 from shipway.store.url import StoreConfig
@@ -19,12 +21,20 @@ def aws_session(config: StoreConfig) -> boto3.Session:
     """Return the boto3 session that stands for the standard AWS chain: environment, profile, SSO, instance role.
 
     Raises:
-        AccessDeniedError: the profile does not exist or AWS's own files cannot be read.
+        AccessDeniedError: the profile does not exist, or there are no credentials, or they cannot be had.
     """
     try:
-        return boto3.Session(profile_name=config.profile, region_name=config.region)
+        session = boto3.Session(profile_name=config.profile, region_name=config.region)
+        found = config.access_key or session.get_credentials()
+    except ProfileNotFound:
+        raise AccessDeniedError(
+            f"there is no AWS profile {config.profile or os.environ.get('AWS_PROFILE')!r}", hint=CREDENTIALS_HINT
+        ) from None
     except BotoCoreError as error:
-        raise AccessDeniedError(f"the AWS configuration cannot be used: {error}", hint=CREDENTIALS_HINT) from error
+        raise _withheld(error, config) from None
+    if not found:
+        raise AccessDeniedError(f"there are no credentials for {config.address}", hint=CREDENTIALS_HINT)
+    return session
 
 
 def ensure_bucket(config: StoreConfig) -> bool:
@@ -45,10 +55,17 @@ def ensure_bucket(config: StoreConfig) -> bool:
         return not _exists(client, config) and _create(client, config)
     except ClientError as error:
         raise _translate(error, config) from error
-    except (NoCredentialsError, PartialCredentialsError) as error:
-        raise AccessDeniedError(f"there are no credentials for {config.address}", hint=CREDENTIALS_HINT) from error
-    except BotoCoreError as error:
+    except (NoConnectionError, HTTPClientError) as error:
         raise unreachable(config, str(error)) from error
+    except BotoCoreError as error:
+        raise _withheld(error, config) from None
+
+
+def _withheld(error: BotoCoreError, config: StoreConfig) -> AccessDeniedError:
+    """Name the failure only: its text may repeat what a credential process printed."""
+    return AccessDeniedError(
+        f"the AWS credentials for {config.address} cannot be had: {type(error).__name__}", hint=CREDENTIALS_HINT
+    )
 
 
 def _client(config: StoreConfig) -> Any:

