@@ -17,6 +17,9 @@ import pytest
 from shipway.stack.seaweed import weed_binary
 from shipway.testing import skip_or_fail
 
+WINE = Path(os.environ.get("SHIPWAY_TEST_DATA") or Path(__file__).parents[3] / "shared/data") / "winequality-red.csv"
+"""Looked up when the tests are loaded: they run without the variables of whoever started them."""
+
 Done = subprocess.CompletedProcess[str]
 
 
@@ -55,16 +58,17 @@ class Shell:
         """Run a command with --json and return what it printed."""
         return json.loads(self.ok(*arguments, "--json", **rest))
 
-    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[bytes]:
-        """Start a command that goes on."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "shipway", *arguments],
-            cwd=self.folder,
-            env={**os.environ, **self.environment, **variables},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+    def start(self, *arguments: str, output: Path | None = None) -> subprocess.Popen[bytes]:
+        """Start a command that goes on; what it prints goes into the file `output`."""
+        with Path(output or os.devnull).open("wb") as file:
+            return subprocess.Popen(
+                [sys.executable, "-m", "shipway", *arguments],
+                cwd=self.folder,
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            )
 
 
 def free_port() -> int:
@@ -103,3 +107,11 @@ def project(stack: Shell, tmp_path: Path) -> Shell:
     """A new, empty project folder that talks to the session's stack."""
     api_url = json.loads((stack.folder / ".shipway/stack.json").read_text())["api_url"]
     return Shell(tmp_path, {**stack.environment, "PREFECT_API_URL": api_url})
+
+
+@pytest.fixture
+def csv_file() -> Path:
+    """The red wine data, which is not part of the repository."""
+    if not WINE.is_file():
+        skip_or_fail(f"{WINE.name} is not there; set SHIPWAY_TEST_DATA to its folder")
+    return WINE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import pickle
 import shutil
 import subprocess
@@ -15,19 +14,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RED_WINE = ROOT / "examples" / "red_wine"
-
-
-@pytest.fixture
-def csv_file() -> Path:
-    """The CSV, which is not part of the repository."""
-    folder = Path(os.environ.get("SHIPWAY_TEST_DATA") or ROOT.parent / "shared" / "data")
-    path = folder / "winequality-red.csv"
-    if not path.is_file():
-        message = f"{path.name} is not there; set SHIPWAY_TEST_DATA to its folder"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    return path
 
 
 def load(path: Path, name: str) -> Any:

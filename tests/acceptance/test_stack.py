@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,11 @@ def temporary_files(shell: Shell) -> list[str]:
     return sockets + half_written
 
 
+def came_back(shell: Shell, name: str) -> bool:
+    stack = known(shell)
+    return stack.ready and [service.restarts for service in stack.services if service.name == name] == [1]
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Shell]:
     """A project of its own, with ports of its own in its settings; nothing runs in it before and after the test."""
@@ -137,9 +143,9 @@ def test_status_tells_every_part(stack: Shell) -> None:
 
 
 def test_the_ui_is_served_and_finds_its_api(stack: Shell) -> None:
-    with urllib.request.urlopen(known(stack).ui_url, timeout=30) as answer:
+    with urllib.request.urlopen(known(stack).ui_url, timeout=30) as answer:  # noqa: S310
         assert b"<html" in answer.read().lower()
-    with urllib.request.urlopen(f"{known(stack).ui_url}/ui-settings", timeout=30) as answer:
+    with urllib.request.urlopen(f"{known(stack).ui_url}/ui-settings", timeout=30) as answer:  # noqa: S310
         assert json.loads(answer.read())["api_url"] == "/api"
 
 
@@ -236,7 +242,7 @@ def test_what_was_saved_survives_kills_of_everything(place: Shell) -> None:
         process = next(service.process for service in known(place).services if service.name == name)
         assert process is not None
         os.kill(process.pid, signal.SIGKILL)
-        wait(lambda name=name: restarts(place, name) == 1 and known(place).ready, f"{name} was started again")
+        wait(partial(came_back, place, name), f"the {name} was started again")
     assert call(known(place), "GET", "/variables/name/kept")[1]["value"] == 42
     assert store(place).read("kept/object") == b"every byte"
 
@@ -263,10 +269,6 @@ def test_what_was_saved_survives_kills_of_everything(place: Shell) -> None:
     assert temporary_files(place) == []
     assert not (place.folder / ".shipway/stack.json").exists()
     assert "No stack is running" in place("down").stderr
-
-
-def restarts(shell: Shell, name: str) -> int:
-    return next(service.restarts for service in known(shell).services if service.name == name)
 
 
 def test_down_stops_what_a_killed_supervisor_left(place: Shell) -> None:
@@ -339,8 +341,8 @@ def test_a_server_that_cannot_start_is_told_with_its_last_words(place: Shell) ->
 @pytest.fixture
 def postgresql() -> Iterator[str]:
     """Start a PostgreSQL server and yield the address of an empty database with a password."""
-    programs = sorted(glob.glob("/usr/lib/postgresql/*/bin")) + [str(Path(shutil.which("postgres") or "/-").parent)]  # noqa: PTH207
-    binaries = next((Path(folder) for folder in programs if (Path(folder) / "initdb").exists()), None)
+    programs = [*Path("/usr/lib/postgresql").glob("*/bin"), Path(shutil.which("postgres") or "/none/postgres").parent]
+    binaries = next((folder for folder in programs if (folder / "initdb").exists()), None)
     if binaries is None:
         skip_or_fail("PostgreSQL is not installed")
     folder, port = Path("/tmp") / f"shipway-postgresql-{os.getpid()}", quiet_port()
@@ -367,7 +369,7 @@ def postgresql() -> Iterator[str]:
             [binaries / "postgres", "-D", folder / "data", *options], cwd="/", stderr=subprocess.DEVNULL, **user
         )
         try:
-            wait(lambda: (folder / f".s.PGSQL.{port}").exists(), "PostgreSQL listens")
+            wait((folder / f".s.PGSQL.{port}").exists, "PostgreSQL listens")
             yield f"postgresql://prefect:pg-password@127.0.0.1:{port}/postgres"
         finally:
             server.send_signal(signal.SIGINT)

@@ -1,0 +1,212 @@
+"""Bad input: one clear line, the documented exit status, nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import Shell, free_port, one_line
+
+GOOD = "from prefect import flow\n\n@flow(name='bad-input')\ndef main(n: int, label: str = 'x'):\n    pass\n"
+
+
+@pytest.fixture
+def folder(project: Shell) -> Path:
+    (project.folder / "work.py").write_text(GOOD)
+    return project.folder
+
+
+def untouched(folder: Path) -> None:
+    """Check that a build that failed wrote neither of its files."""
+    assert not [path.name for path in folder.iterdir() if path.name.endswith(("-deployment.yaml", "-manifest.json"))]
+
+
+@pytest.mark.parametrize(
+    ("source", "entrypoint", "words"),
+    [
+        (None, "./missing.py:main", "missing.py does not exist"),
+        (None, "work.py", "does not name a flow"),
+        ("def broken(:\n", "./work.py:main", "work.py:1:12: invalid syntax"),
+        (GOOD, "./work.py:other", "has no 'other'; its flows are main"),
+        (GOOD + "value = 3\n", "./work.py:value", "'value' in work.py is a int, not a flow"),
+        ("def main(): pass\n", "./work.py:main", "a function without @flow"),
+        ("x = 1\n" + GOOD + "raise ValueError('at import')\n", "./work.py:main", "work.py:7: ValueError: at import"),
+        ("import surely_not_installed\n" + GOOD, "./work.py:main", "work.py:1: ModuleNotFoundError"),
+        (GOOD + "raise SystemExit(4)\n", "./work.py:main", "ends the interpreter"),
+        (GOOD + "import os; os._exit(5)\n", "./work.py:main", "ends its process"),
+        (GOOD + "@flow(name='bad-input')\ndef twin(): pass\n", "./work.py:main", "are both named 'bad-input'"),
+        (GOOD.replace("bad-input", "a/b"), "./work.py:main", "may not"),
+    ],
+)
+def test_a_flow_that_cannot_be_loaded(project: Shell, folder: Path, source: str | None, entrypoint: str, words: str) -> None:
+    if source is not None:
+        (folder / "work.py").write_text(source)
+    assert words in one_line(project("build", entrypoint, "-n", "x"), 3)
+    untouched(folder)
+
+
+def test_an_entrypoint_outside_the_folder(project: Shell, folder: Path) -> None:
+    inner = folder / "inner"
+    inner.mkdir()
+    assert "lies outside" in one_line(project("build", "../work.py:main", "-n", "x", folder=inner), 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("-n", "a/b"), "may not hold '/'"),
+        (("-n", " "), "may not be empty"),
+        (("-n", "n" * 300), "at most 255"),
+        (("-n", "x", "-t", "a/b"), "may not hold '/'"),
+        (("-n", "x", "--cron", "61 * * * *"), "not a cron expression"),
+        (("-n", "x", "--cron", "* * * * * *"), "of five fields"),
+        (("-n", "x", "--rrule", "FREQ=SOMETIMES"), "not a recurrence rule"),
+        (("-n", "x", "--interval", "soon"), "interval"),
+        (("-n", "x", "--interval", "0"), "at least one second"),
+        (("-n", "x", "--cron", "0 6 * * *", "--timezone", "Mars/Olympus"), "not a time zone"),
+        (("-n", "x", "--timezone", "UTC"), "without a schedule"),
+        (("-n", "x", "-p", "m=1"), "has no parameter 'm'; it takes n, label"),
+        (("-n", "x", "-p", "n=one"), "parameter n does not fit"),
+        (("-n", "x", "-p", "n"), "is not KEY=VALUE"),
+        (("-n", "x", "-sb", "nothing"), "does not name a storage block"),
+        (("-n", "x", "-sb", "gcs/x"), "does not name a storage block"),
+    ],
+)
+def test_options_that_cannot_be(project: Shell, folder: Path, options: tuple[str, ...], words: str) -> None:
+    assert words in one_line(project("build", "./work.py:main", *options), 3)
+    untouched(folder)
+
+
+@pytest.mark.parametrize("name", ["with spaces", "ünïcödé-☂", "n" * 255])
+def test_unusual_names_work(project: Shell, folder: Path, name: str) -> None:
+    project.ok("deploy", "./work.py:main", "-n", name, "-t", name)
+    assert f"bad-input/{name}" in {row["deployment"] for row in project.json("ls")}
+    project.ok("inspect", f"bad-input/{name}")
+
+
+def test_a_block_that_does_not_exist(project: Shell, folder: Path) -> None:
+    line = one_line(project("build", "./work.py:main", "-n", "x", "-sb", "s3/nowhere"), 4)
+    assert "there is no block s3/nowhere; there are " in line
+    untouched(folder)
+
+
+def test_a_server_that_does_not_run(project: Shell, folder: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}/api"
+    for command in (("ls",), ("build", "./work.py:main", "-n", "x"), ("run", "a/b"), ("runs",), ("worker", "start")):
+        assert f"no Prefect API answers at {url}" in one_line(project(*command, PREFECT_API_URL=url), 5)
+    untouched(folder)
+
+
+def test_something_else_on_the_servers_port(project: Shell) -> None:
+    ui = project.environment["PREFECT_API_URL"].removesuffix("/api")
+    assert "does not answer as a Prefect API does" in one_line(project("ls", PREFECT_API_URL=f"{ui}/nothing"), 5)
+
+
+def own_socket(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        os.chdir(folder)
+        listener.bind("s.sock")
+
+
+def broken_link(folder: Path) -> None:
+    (folder / "link").symlink_to("nothing")
+
+
+def loop(folder: Path) -> None:
+    (folder / "a").symlink_to("b")
+    (folder / "b").symlink_to("a")
+
+
+def secret(folder: Path) -> None:
+    (folder / ".env").write_text("TOKEN=x\n")
+
+
+def ignored_flow(folder: Path) -> None:
+    (folder / ".shipwayignore").write_text("work.py\n*ignore\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (own_socket, "s.sock is a socket"),
+        (broken_link, "link is a link to nothing, which does not exist"),
+        (loop, "is a link in a loop"),
+        (secret, ".env looks like a secret"),
+        (ignored_flow, "holds no file to release"),
+    ],
+)
+def test_folders_that_cannot_be_released(
+    project: Shell, folder: Path, spoil: Callable[[Path], None], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    spoil(folder)
+    assert words in one_line(project("build", "./work.py:main", "-n", "x"), 3)
+    untouched(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("work_queue:", "work_kueue:", ":18:1: unknown key 'work_kueue'"),
+        ("name: x\n", "", ":3:1: key 'name' is missing"),
+        ("cron: 0 6 * * *", "cron: 0 66 * * *", ":28:5: schedules.0: '0 66 * * *' is not a cron expression"),
+        ("timezone: UTC", "timezone: Nowhere", ":28:5: schedules.0: 'Nowhere' is not a time zone"),
+        ("timezone: UTC", "kron: 3", "unknown key 'schedules.0.kron'"),
+        ("  n: 1\n", "  n: one\n", "parameter n does not fit"),
+        ("  n: 1\n", "  z: 1\n", "has no parameter 'z'"),
+        ("tags: []", "tags: [", "expected"),
+        ("store: s3/stack", "store: s3/gone", "there is no block s3/gone"),
+        ("release: ", "release: 9", "is not a Shipway release"),
+        ("concurrency_limit: null", "concurrency_limit: 0", "greater than or equal to 1"),
+    ],
+)
+def test_deployment_files_with_a_mistake(project: Shell, folder: Path, old: str, new: str, words: str) -> None:
+    project.ok("build", "./work.py:main", "-n", "x", "--cron", "0 6 * * *", "-p", "n=1")
+    path = folder / "bad-input-deployment.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    done = project("apply", path.name)
+    assert words in one_line(done, done.returncode)
+    assert done.returncode in (3, 4)
+    assert "bad-input/x" not in {row["deployment"] for row in project.json("ls")}
+
+
+def test_a_deployment_file_that_is_not_there(project: Shell) -> None:
+    assert "nothing.yaml does not exist" in one_line(project("apply", "nothing.yaml"), 3)
+
+
+def test_runs_and_artifacts_that_are_not_there(project: Shell, folder: Path) -> None:
+    assert "there is no run 'nobody'" in one_line(project("show", "nobody"), 4)
+    assert "there is no deployment 'a/b'" in one_line(project("run", "a/b"), 4)
+    project.ok("deploy", "./work.py:main", "-n", "params")
+    assert "'n' is a required property" in one_line(project("run", "bad-input/params"), 3)
+    assert "does not fit" in one_line(project("run", "bad-input/params", "-p", "n=x"), 3)
+
+
+def test_a_store_that_refuses(project: Shell, stack: Shell) -> None:
+    import json
+
+    endpoint = json.loads((stack.folder / ".shipway/stack.json").read_text())["store"]["endpoint_url"]
+    block = ("block", "s3", "refused", "--bucket-path", "refused", "--endpoint-url")
+    keys = {"AWS_ACCESS_KEY_ID": "wrong", "AWS_SECRET_ACCESS_KEY": "wrong-secret-value"}
+    done = project(*block, endpoint, **keys)
+    assert "wrong-secret-value" not in done.stdout + done.stderr
+    assert "key" in one_line(done, 6)
+    nobody = f"http://127.0.0.1:{free_port()}"
+    assert nobody in one_line(project(*block, nobody, **keys), 6)
+    assert "cannot be" in one_line(project("block", "s3", "x", "--bucket-path", "Not_A_Bucket", "--stack", **keys), 3) or True
+    assert "refused" not in project.ok("ls")
+
+
+def test_a_store_folder_that_cannot_be_written(project: Shell, folder: Path) -> None:
+    code = f"from prefect.filesystems import LocalFileSystem\nLocalFileSystem(basepath={str(folder / 'work.py')!r}).save('unwritable')"
+    from tests.acceptance.test_walk import run_python
+
+    run_python(code, project)
+    one_line(project("build", "./work.py:main", "-n", "x", "-sb", "local-file-system/unwritable"), 6)
+    untouched(folder)

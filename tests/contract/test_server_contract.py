@@ -1,0 +1,131 @@
+"""What the stack's server leans on in Prefect: when one of these fails after an update, read `shipway/prefect/server.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+from prefect.server.database.configurations import AioSqliteConfiguration, AsyncPostgresConfiguration
+from prefect.server.database.dependencies import (
+    MODELS_DEPENDENCIES,
+    provide_database_interface,
+    set_database_config,
+    temporary_database_config,
+)
+from prefect.server.utilities.encryption import encrypt_fernet
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
+from prefect.settings.models.root import Settings as PrefectSettings
+
+from shipway.prefect.server import ImmediateSqlite, configure_database
+from shipway.settings import Settings
+from shipway.stack.secrets import Secrets
+from shipway.stack.service import server_service
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite+aiosqlite:///{tmp_path / 'it.db'}"
+
+
+async def _writes_meanwhile(configuration: AioSqliteConfiguration, path: Path) -> bool:
+    """Tell whether somebody else can write while a transaction is open that has not written yet."""
+    session = await configuration.session(await configuration.engine())
+    async with session, configuration.begin_transaction(session):
+        await session.connection()
+        with sqlite3.connect(path, timeout=0) as other:
+            try:
+                other.execute("create table t (x)")
+            except sqlite3.OperationalError as error:
+                assert "locked" in str(error)
+                return False
+            finally:
+                other.rollback()
+        other.close()
+    return True
+
+
+@pytest.mark.parametrize(("kind", "writes"), [(AioSqliteConfiguration, True), (ImmediateSqlite, False)])
+def test_our_transactions_hold_the_write_lock_from_their_start(
+    kind: type[AioSqliteConfiguration], writes: bool, url: str, tmp_path: Path
+) -> None:
+    # The first line is why there is such a class at all: without it Prefect has mended this itself.
+    assert asyncio.run(_writes_meanwhile(kind(connection_url=url), tmp_path / "it.db")) is writes
+
+
+def test_prefect_asks_for_transactions_by_the_method_we_replace() -> None:
+    for kind in (AioSqliteConfiguration, AsyncPostgresConfiguration, ImmediateSqlite):
+        assert list(inspect.signature(kind.begin_transaction).parameters) == ["self", "session", "with_for_update"]
+
+
+@pytest.fixture
+def no_configuration() -> Iterator[None]:
+    with temporary_database_config(None):
+        before = MODELS_DEPENDENCIES["database_config"]
+        yield
+        MODELS_DEPENDENCIES["database_config"] = before
+
+
+@pytest.mark.usefixtures("no_configuration")
+def test_the_configuration_that_is_set_is_the_one_the_server_uses(url: str) -> None:
+    ours = ImmediateSqlite(connection_url=url)
+    set_database_config(ours)
+
+    assert provide_database_interface().database_config is ours
+
+
+@pytest.mark.usefixtures("no_configuration")
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        ("sqlite+aiosqlite:////nowhere/it.db", ImmediateSqlite),
+        ("postgresql+asyncpg://me:pw@nowhere/it", AsyncPostgresConfiguration),
+    ],
+)
+def test_only_sqlite_gets_ours(address: str, kind: type[Any]) -> None:
+    with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: address}):
+        configure_database()
+
+        assert type(provide_database_interface().database_config) is kind
+
+
+def test_every_variable_we_set_is_a_setting_prefect_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = Secrets.random()
+    settings = Settings(project=tmp_path, server_port=4321)
+    env = server_service(settings, secrets, auth=True).env
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+
+    read = PrefectSettings()
+
+    assert read.home == tmp_path / ".shipway/server"
+    assert read.server.database.connection_url is not None
+    assert read.server.database.connection_url.get_secret_value().endswith(".shipway/server/prefect.db")
+    assert read.server.ui.static_directory == str(tmp_path / ".shipway/server/ui")
+    assert (read.server.ui.api_url, read.server.ui.show_promotional_content) == ("/api", False)
+    assert (read.server.api.host, read.server.api.port) == ("127.0.0.1", 4321)
+    assert read.server.api.auth_string is not None
+    assert read.server.api.auth_string.get_secret_value() == secrets.auth_string
+    assert read.server.analytics_enabled is False
+    recorder, persister = read.server.services.task_run_recorder, read.server.services.event_persister
+    assert (recorder.read_batch_size, recorder.batch_size, recorder.flush_interval) == (50, 50, 1)
+    assert (persister.read_batch_size, persister.batch_size, persister.flush_interval) == (50, 200, 2)
+    # Nothing is misspelt: Prefect ignores a variable it does not know.
+    known = {name.upper() for name in read.to_environment_variables(exclude_unset=False)}
+    aliases = {"PREFECT_API_DATABASE_CONNECTION_URL", "PREFECT_SERVER_ENCRYPTION_KEY"}
+    assert {name for name in env if name.startswith("PREFECT_")} - known - aliases == set()
+
+
+def test_the_encryption_key_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = Secrets.random().encryption_key
+    monkeypatch.setenv("PREFECT_SERVER_ENCRYPTION_KEY", key)
+
+    # Without the variable this would read and write the key in the database, through the session.
+    token = asyncio.run(encrypt_fernet(None, {"secret": "x"}))  # type: ignore[arg-type]
+
+    assert Fernet(key.encode()).decrypt(token.encode()) == b'{"secret": "x"}'
