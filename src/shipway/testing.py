@@ -1,4 +1,4 @@
-"""Pytest fixtures with real stores behind them; `pytest_plugins = ["shipway.testing"]` in a `conftest.py` loads them."""
+"""Pytest fixtures with real stores behind them: put `pytest_plugins = ["shipway.testing"]` in a `conftest.py`."""
 
 from __future__ import annotations
 

@@ -88,6 +88,11 @@ def one_line(done: Done, status: int) -> str:
     return lines[0]
 
 
+def run_python(code: str, project: Shell) -> None:
+    """Run Python code as a process of its own, talking to the project's server."""
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, **project.environment}, check=True, timeout=120)
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A running stack with a worker, in a project of its own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import Shell, free_port, one_line
+from tests.acceptance.conftest import Shell, free_port, one_line, run_python
 
 GOOD = "from prefect import flow\n\n@flow(name='bad-input')\ndef main(n: int, label: str = 'x'):\n    pass\n"
 
@@ -39,7 +40,7 @@ def untouched(folder: Path) -> None:
         (GOOD + "raise SystemExit(4)\n", "./work.py:main", "ends the interpreter"),
         (GOOD + "import os; os._exit(5)\n", "./work.py:main", "ends its process"),
         (GOOD + "@flow(name='bad-input')\ndef twin(): pass\n", "./work.py:main", "are both named 'bad-input'"),
-        (GOOD.replace("bad-input", "a/b"), "./work.py:main", "may not"),
+        (GOOD.replace("bad-input", "a/b"), "./work.py:main", "work.py:3: InvalidNameError"),
     ],
 )
 def test_a_flow_that_cannot_be_loaded(project: Shell, folder: Path, source: str | None, entrypoint: str, words: str) -> None:
@@ -65,7 +66,7 @@ def test_an_entrypoint_outside_the_folder(project: Shell, folder: Path) -> None:
         (("-n", "x", "--cron", "61 * * * *"), "not a cron expression"),
         (("-n", "x", "--cron", "* * * * * *"), "of five fields"),
         (("-n", "x", "--rrule", "FREQ=SOMETIMES"), "not a recurrence rule"),
-        (("-n", "x", "--interval", "soon"), "interval"),
+        (("-n", "x", "--interval", "soon"), "not an interval"),
         (("-n", "x", "--interval", "0"), "at least one second"),
         (("-n", "x", "--cron", "0 6 * * *", "--timezone", "Mars/Olympus"), "not a time zone"),
         (("-n", "x", "--timezone", "UTC"), "without a schedule"),
@@ -103,7 +104,7 @@ def test_a_server_that_does_not_run(project: Shell, folder: Path) -> None:
 
 def test_something_else_on_the_servers_port(project: Shell) -> None:
     ui = project.environment["PREFECT_API_URL"].removesuffix("/api")
-    assert "does not answer as a Prefect API does" in one_line(project("ls", PREFECT_API_URL=f"{ui}/nothing"), 5)
+    assert "check PREFECT_API_URL" in one_line(project("ls", PREFECT_API_URL=f"{ui}/nothing"), 5)
 
 
 def own_socket(folder: Path) -> None:
@@ -148,31 +149,17 @@ def test_folders_that_cannot_be_released(
     untouched(folder)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ("work_queue:", "work_kueue:", ":18:1: unknown key 'work_kueue'"),
-        ("name: x\n", "", ":3:1: key 'name' is missing"),
-        ("cron: 0 6 * * *", "cron: 0 66 * * *", ":28:5: schedules.0: '0 66 * * *' is not a cron expression"),
-        ("timezone: UTC", "timezone: Nowhere", ":28:5: schedules.0: 'Nowhere' is not a time zone"),
-        ("timezone: UTC", "kron: 3", "unknown key 'schedules.0.kron'"),
-        ("  n: 1\n", "  n: one\n", "parameter n does not fit"),
-        ("  n: 1\n", "  z: 1\n", "has no parameter 'z'"),
-        ("tags: []", "tags: [", "expected"),
-        ("store: s3/stack", "store: s3/gone", "there is no block s3/gone"),
-        ("release: ", "release: 9", "is not a Shipway release"),
-        ("concurrency_limit: null", "concurrency_limit: 0", "greater than or equal to 1"),
-    ],
-)
-def test_deployment_files_with_a_mistake(project: Shell, folder: Path, old: str, new: str, words: str) -> None:
+def test_a_deployment_file_with_a_mistake_changes_nothing(project: Shell, folder: Path) -> None:
     project.ok("build", "./work.py:main", "-n", "x", "--cron", "0 6 * * *", "-p", "n=1")
     path = folder / "bad-input-deployment.yaml"
     text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-    done = project("apply", path.name)
-    assert words in one_line(done, done.returncode)
-    assert done.returncode in (3, 4)
+    for old, new, words, status in (
+        ("work_queue:", "work_kueue:", ":15:1: unknown key 'work_kueue'", 3),
+        ("store: s3/stack", "store: s3/gone", "there is no block s3/gone", 4),
+        ("release: ", "release: 9.", "is not a Shipway release", 3),
+    ):
+        path.write_text(text.replace(old, new, 1))
+        assert words in one_line(project("apply", path.name), status)
     assert "bad-input/x" not in {row["deployment"] for row in project.json("ls")}
 
 
@@ -188,9 +175,7 @@ def test_runs_and_artifacts_that_are_not_there(project: Shell, folder: Path) -> 
     assert "does not fit" in one_line(project("run", "bad-input/params", "-p", "n=x"), 3)
 
 
-def test_a_store_that_refuses(project: Shell, stack: Shell) -> None:
-    import json
-
+def test_a_store_that_refuses(project: Shell, stack: Shell, folder: Path) -> None:
     endpoint = json.loads((stack.folder / ".shipway/stack.json").read_text())["store"]["endpoint_url"]
     block = ("block", "s3", "refused", "--bucket-path", "refused", "--endpoint-url")
     keys = {"AWS_ACCESS_KEY_ID": "wrong", "AWS_SECRET_ACCESS_KEY": "wrong-secret-value"}
@@ -199,14 +184,12 @@ def test_a_store_that_refuses(project: Shell, stack: Shell) -> None:
     assert "key" in one_line(done, 6)
     nobody = f"http://127.0.0.1:{free_port()}"
     assert nobody in one_line(project(*block, nobody, **keys), 6)
-    assert "cannot be" in one_line(project("block", "s3", "x", "--bucket-path", "Not_A_Bucket", "--stack", **keys), 3) or True
-    assert "refused" not in project.ok("ls")
+    one_line(project("block", "s3", "x", "--bucket-path", "Not_A_Bucket", "--endpoint-url", endpoint, **keys), 3)
+    assert "there is no block s3/refused" in one_line(project("build", "./work.py:main", "-n", "x", "-sb", "s3/refused"), 4)
 
 
 def test_a_store_folder_that_cannot_be_written(project: Shell, folder: Path) -> None:
     code = f"from prefect.filesystems import LocalFileSystem\nLocalFileSystem(basepath={str(folder / 'work.py')!r}).save('unwritable')"
-    from tests.acceptance.test_walk import run_python
-
     run_python(code, project)
     one_line(project("build", "./work.py:main", "-n", "x", "-sb", "local-file-system/unwritable"), 6)
     untouched(folder)

@@ -301,6 +301,29 @@ def test_an_interrupt_in_the_foreground_stops_everything_in_order(place: Shell) 
     assert processes(place.folder) == []
 
 
+def test_a_folder_serves_where_there_is_no_s3_server(place: Shell) -> None:
+    code = (
+        "import shipway.stack.manager as manager; manager.weed_binary = lambda: None; "
+        "from shipway.cli import main; main(['up', '--no-worker'])"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=place.folder, stderr=subprocess.PIPE, text=True) as up:
+        assert up.stderr is not None
+        said = []
+        for line in up.stderr:
+            said.append(line)
+            if "stack: ready" in line:
+                stack = known(place)
+                path = "/block_types/slug/local-file-system/block_documents/name/stack"
+                _, block = call(stack, "GET", path)
+                shown = place.ok("status")
+                place.ok("down")
+        assert up.wait(LIMIT) == 0
+    assert "a folder serves instead" in "".join(said)
+    assert stack.store.kind == "folder"
+    assert block["data"]["basepath"] == str(place.folder / ".shipway/store")
+    assert str(place.folder / ".shipway/store") in shown
+
+
 def test_the_api_asks_for_the_auth_string_where_it_was_asked_to(place: Shell) -> None:
     place.ok("up", "--detach", "--auth")
     stack = known(place)

@@ -11,7 +11,7 @@ import pytest
 
 from shipway.prefect.api import Api
 from shipway.settings import Settings
-from tests.acceptance.conftest import Shell, one_line
+from tests.acceptance.conftest import Shell, one_line, run_python
 
 FLOW = '''
 from pathlib import Path
@@ -192,14 +192,6 @@ LocalFileSystem(basepath={str(project.folder / "elsewhere")!r}).save("{flow}")
         facts = project.json("run", f"{flow}/daily", "--watch")
         where = "s3://shipway/of-prefect-aws/" if block.startswith("s3-") else (project.folder / "elsewhere").as_uri()
         assert {item["address"].startswith(where) for item in facts["artifacts"]} == {True}
-
-
-def run_python(code: str, project: Shell) -> None:
-    import os
-    import subprocess
-    import sys
-
-    subprocess.run([sys.executable, "-c", code], env={**os.environ, **project.environment}, check=True, timeout=120)
 
 
 def test_state_folders_are_only_made_where_needed(project: Shell) -> None:

@@ -53,7 +53,7 @@ each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 
 def impatient(config: StoreConfig) -> ObjectStore:
-    return ObjectStore(config, retry_seconds=0.5)
+    return ObjectStore(config, retry_seconds=0.2)
 
 
 def failure(call: Callable[[Store], object], config: StoreConfig) -> ShipwayError:

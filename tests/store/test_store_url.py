@@ -131,5 +131,8 @@ def test_opens_a_bucket(s3_server: S3Server) -> None:
 
 
 def test_importing_this_imports_no_s3_client() -> None:
-    code = "import sys, shipway.store.url, shipway.store.base; print([m for m in sys.modules if m in ('obstore', 'boto3', 'botocore')])"
+    code = (
+        "import sys, shipway.store.url, shipway.store.base\n"
+        "print([name for name in sys.modules if name in ('obstore', 'boto3', 'botocore')])"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"

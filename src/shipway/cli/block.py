@@ -91,7 +91,8 @@ def s3(
 
     Api(settings).request("GET", "/health")
     made = ensure_bucket(config)
-    store = open_store(config)
+    # Somebody waits for the answer: a store that is not there is told after seconds, not after a minute of trying.
+    store = open_store(config, retry_seconds=5)
     probe(store)
     save_s3_block(settings, name, config)
     if as_json:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -40,12 +40,59 @@ def check_name(name: str) -> str:
 
 
 def parse_interval(value: object) -> object:
-    """Turn `90`, `15m`, `1h30m` or `2d` into a timedelta; anything else is left to the ordinary reading."""
+    """Turn `90` (seconds), `15m`, `1h30m` or `2d` into a timedelta.
+
+    Raises:
+        ValueError: it is none of these, or under a second.
+    """
+    interval = value
     if isinstance(value, str) and re.fullmatch(r"\s*(\d+\s*[smhdw]\s*)+", value):
-        return timedelta(seconds=sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+)\s*([smhdw])", value)))
-    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value):
-        return float(value)
-    return value
+        interval = timedelta(seconds=sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+)\s*([smhdw])", value)))
+    elif isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value):
+        interval = timedelta(seconds=float(value))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        interval = timedelta(seconds=value)
+    if not isinstance(interval, timedelta):
+        raise ValueError(f"{value!r} is not an interval; write 90 (seconds), 15m, 1h30m or 2d")
+    if interval < timedelta(seconds=1):
+        raise ValueError("an interval is at least one second")
+    return interval
+
+
+def check_cron(text: str) -> str:
+    """Return a cron expression of five fields, or raise ValueError."""
+    from croniter import croniter
+
+    if len(text.split()) != 5 or not croniter.is_valid(text):
+        raise ValueError(f"{text!r} is not a cron expression of five fields")
+    return text
+
+
+def check_rrule(text: str) -> str:
+    """Return an iCalendar recurrence rule, or raise ValueError."""
+    from dateutil.rrule import rrulestr
+
+    try:
+        rrulestr(text)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{text!r} is not a recurrence rule: {error}") from None
+    return text
+
+
+def check_timezone(text: str) -> str:
+    """Return the IANA name of a time zone, or raise ValueError."""
+    try:
+        ZoneInfo(text)
+    except (ValueError, OSError, KeyError):
+        raise ValueError(f"{text!r} is not a time zone; use an IANA name such as Europe/Berlin") from None
+    return text
+
+
+def check_block(text: str) -> str:
+    """Return the name of a block, or raise ValueError."""
+    if not re.fullmatch(r"[a-z0-9-]+/[^/]+", text):
+        raise ValueError(f"{text!r} does not name a storage block; write TYPE/NAME, such as s3/NAME")
+    return text
 
 
 def _checked_release(text: str) -> str:
@@ -57,6 +104,10 @@ def _checked_release(text: str) -> str:
 
 Name = Annotated[str, BeforeValidator(lambda value: check_name(value) if isinstance(value, str) else value)]
 Interval = Annotated[timedelta, BeforeValidator(parse_interval)]
+Cron = Annotated[str, AfterValidator(check_cron)]
+RRule = Annotated[str, AfterValidator(check_rrule)]
+TimeZone = Annotated[str, AfterValidator(check_timezone)]
+Block = Annotated[str, AfterValidator(check_block)]
 Description = Annotated[str | None, BeforeValidator(lambda value: value.rstrip() if isinstance(value, str) else value)]
 ReleaseText = Annotated[str, BeforeValidator(_checked_release)]
 
@@ -75,38 +126,20 @@ class Schedule(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    cron: str | None = None
+    cron: Cron | None = None
     interval: Interval | None = None
-    rrule: str | None = None
-    timezone: str = "UTC"
+    rrule: RRule | None = None
+    timezone: TimeZone = "UTC"
     active: bool | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_one_rule(self) -> Self:
         given = [name for name in ("cron", "interval", "rrule") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
                 f"a schedule has exactly one of cron, interval and rrule, this one has {' and '.join(given) or 'none'}"
             )
-        try:
-            ZoneInfo(self.timezone)
-        except (ValueError, OSError, KeyError):
-            raise ValueError(f"{self.timezone!r} is not a time zone; use an IANA name such as Europe/Berlin") from None
-        if self.cron is not None:
-            from croniter import croniter
-
-            if len(self.cron.split()) != 5 or not croniter.is_valid(self.cron):
-                raise ValueError(f"{self.cron!r} is not a cron expression of five fields")
-        if self.rrule is not None:
-            from dateutil.rrule import rrulestr
-
-            try:
-                rrulestr(self.rrule)
-            except (ValueError, TypeError, AttributeError) as error:
-                raise ValueError(f"{self.rrule!r} is not a recurrence rule: {error}") from None
-        if self.interval is not None and self.interval < timedelta(seconds=1):
-            raise ValueError("an interval is at least one second")
         return self
 
     @property
@@ -151,7 +184,7 @@ class DeploymentSpec(BaseModel):
     entrypoint: str = Field(pattern=r"^[^:\s][^:]*\.py:[A-Za-z_][A-Za-z0-9_.]*$")
     description: Description = None
     tags: tuple[str, ...] = ()
-    store: str = Field(pattern=r"^[a-z0-9-]+/[^/]+$")
+    store: Block
     release: ReleaseText
     work_pool: Name = "shipway"
     work_queue: Name = "default"

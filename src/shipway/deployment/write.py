@@ -58,7 +58,7 @@ def deployment_text(spec: DeploymentSpec, file: str) -> str:
     for key, note in notes.items():
         document.yaml_set_comment_before_after_key(key, before="\n" + note)
     yaml = YAML()
-    yaml.width = 100
+    yaml.width = 1000  # a digest or a rule that is broken over two lines cannot be searched for
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
     out = io.StringIO()

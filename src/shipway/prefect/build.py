@@ -204,5 +204,4 @@ def _checked(draft: dict[str, Any]) -> DeploymentSpec:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        hint = "write TYPE/NAME, such as s3/NAME" if key == "store" else None
-        raise InputError(f"{key}: {first['msg'].removeprefix('Value error, ')}", hint=hint) from None
+        raise InputError(f"{key}: {first['msg'].removeprefix('Value error, ')}") from None

@@ -8,15 +8,14 @@ Some of Prefect's code opens a second session inside a transaction (pausing a wo
 Were that one IMMEDIATE too, it would wait for the first, which waits for it: those stay as Prefect opens them.
 """
 
-# ruff: noqa: E402 - the collector is stopped before the imports it would slow down
-
 from __future__ import annotations
 
 import gc
 
-# Importing the server makes a million objects that stay: looking through them again and again for garbage takes a
-# quarter of the time until it is ready. `main` lets the collector go on.
-gc.disable()
+if __name__ == "__main__":
+    # Importing the server makes objects by the hundred thousand, which stay: looking through them for garbage again and
+    # again takes a quarter of the time. `main` lets the collector go on.
+    gc.disable()
 
 import argparse
 from collections.abc import AsyncGenerator

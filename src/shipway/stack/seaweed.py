@@ -53,7 +53,11 @@ def weed_binary() -> Path | None:
 
 @dataclass(frozen=True, slots=True)
 class SeaweedPorts:
-    """Where each part of the server listens. gRPC ports are always told: by default they are the port plus 10000."""
+    """Where each part of the server listens.
+
+    Keep them for the next start of the same data: on other ports the server answers 500 to some reads for its first
+    seconds. gRPC ports are always told: by default they are the port plus 10000.
+    """
 
     s3: int
     s3_grpc: int

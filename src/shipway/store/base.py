@@ -33,7 +33,8 @@ class Store(Protocol):
     All calls block; callers run several at once from a thread pool (16 threads for small objects, 8 for large ones).
     A write that raised has written nothing a reader can see. Keys are relative, normalised, without `..`.
 
-    Raises (all calls): StoreUnreachableError, AccessDeniedError, BucketNotFoundError, or another StoreError.
+    Raises (all calls): StoreUnreachableError, AccessDeniedError, BucketNotFoundError, or another StoreError; InputError
+    for a key that cannot be.
     """
 
     @property
@@ -44,7 +45,7 @@ class Store(Protocol):
         """Return the address of one object, as a URL without secrets."""
 
     def read(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
-        """Return an object's bytes, or `length` of them from `start`.
+        """Return an object's bytes, or `length` of them from `start`; a range over the end is cut, as a slice is.
 
         Raises:
             ObjectNotFoundError: there is no such object.
@@ -81,6 +82,9 @@ class Store(Protocol):
     def create(self, key: str, data: bytes | Path) -> str:
         """Write an object that must not exist yet, atomically.
 
+        Finding exactly these bytes there is success: they may be this writer's own, whose answer was lost. Writers that
+        must exclude each other put a nonce into what they write.
+
         Returns:
             The object's ETag.
 
@@ -89,7 +93,7 @@ class Store(Protocol):
         """
 
     def replace(self, key: str, data: bytes, *, etag: str) -> str:
-        """Write an object only if its ETag is still `etag` (compare-and-swap).
+        """Write an object only if its ETag is still `etag` (compare-and-swap); finding exactly `data` is success.
 
         Returns:
             The object's new ETag.
@@ -103,4 +107,4 @@ class Store(Protocol):
         """Remove an object; one that does not exist is no error."""
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Yield the objects whose key starts with `prefix` (a whole folder when it ends with `/`), in no fixed order."""
+        """Yield the objects whose key starts with `prefix` (a folder when it ends with `/`), in no fixed order."""

@@ -24,7 +24,7 @@ def aws_session(config: StoreConfig) -> boto3.Session:
         AccessDeniedError: the profile does not exist, or there are no credentials, or they cannot be had.
     """
     try:
-        session = boto3.Session(profile_name=config.profile, region_name=config.region)
+        session = boto3.Session(profile_name=config.profile, region_name=config.region or os.environ.get("AWS_REGION"))
         found = config.access_key or session.get_credentials()
     except ProfileNotFound:
         raise AccessDeniedError(

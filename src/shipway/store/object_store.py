@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from obstore import PutMode
     from obstore.store import S3Config, S3Credential, S3CredentialProvider
 
-RETRY_SECONDS = 180.0
-"""How long a failing request is tried again by default."""
+RETRY_SECONDS = 60.0
+"""How long a failing request is tried again by default: long enough for a local server to be started anew."""
 WHOLE_UPLOAD = 8 << 20
 """Bytes up to which a file is sent in one request, which alone can be conditional, and of each part of a larger one."""
 
@@ -62,7 +62,8 @@ class ObjectStore:
         """
         # The environment's endpoint is what AWS's own tools use; without this a request would go there unsaid.
         endpoint = config.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        self._config = changed(config, endpoint_url=endpoint)
+        region = config.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        self._config = changed(config, endpoint_url=endpoint, region=region)
         self._store = _open(self._config, retry_seconds)
 
     @property
@@ -279,7 +280,7 @@ class ObjectStore:
 
 def _open(config: StoreConfig, retry_seconds: float) -> S3Store:
     provider: S3CredentialProvider
-    region = config.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    region = config.region
     if config.access_key and config.secret_key:
         # Not as plain options: obstore would add a session token of the environment that belongs to other keys.
         provider = _Fixed(config.access_key, config.secret_key, config.session_token)
@@ -310,7 +311,12 @@ def _open(config: StoreConfig, retry_seconds: float) -> S3Store:
             "connect_timeout": timedelta(seconds=5),
             "allow_http": config.endpoint_url is not None,
         },
-        retry_config={"max_retries": 10, "retry_timeout": timedelta(seconds=retry_seconds)},
+        # The time decides, not the count: ten retries, obstore's default, may be over in two seconds.
+        retry_config={
+            "max_retries": 1_000,
+            "retry_timeout": timedelta(seconds=retry_seconds),
+            "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
+        },
     )
 
 

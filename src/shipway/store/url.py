@@ -89,7 +89,7 @@ def open_store(config: StoreConfig, *, retry_seconds: float | None = None) -> St
 
     Args:
         config: where the store is.
-        retry_seconds: how long a failing request is tried again, where the store is a bucket; by default 3 minutes.
+        retry_seconds: how long a failing request is tried again, where the store is a bucket; by default a minute.
 
     Raises:
         AccessDeniedError: no credentials are given and the standard AWS chain has none.
