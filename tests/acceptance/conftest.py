@@ -35,13 +35,13 @@ class Shell:
     folder: Path
     environment: dict[str, str]
 
-    def __call__(self, *arguments: str, folder: Path | None = None, text: str | None = None, **variables: str) -> Done:
-        """Run a command to its end and return it."""
+    def __call__(self, *arguments: str, folder: Path | None = None, **variables: str) -> Done:
+        """Run a command to its end, in another folder or with more variables if need be, and return it."""
         return subprocess.run(
             [sys.executable, "-m", "shipway", *arguments],
             cwd=folder or self.folder,
             env={**os.environ, **self.environment, **variables},
-            input=text if text is not None else "",
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=300,
@@ -90,7 +90,13 @@ def one_line(done: Done, status: int) -> str:
 
 def run_python(code: str, project: Shell) -> None:
     """Run Python code as a process of its own, talking to the project's server."""
-    subprocess.run([sys.executable, "-c", code], env={**os.environ, **project.environment}, check=True, timeout=120)
+    subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=project.folder,
+        env={**os.environ, **project.environment},
+        check=True,
+        timeout=120,
+    )
 
 
 @pytest.fixture(scope="session")

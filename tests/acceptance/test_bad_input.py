@@ -6,6 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,9 @@ def untouched(folder: Path) -> None:
         (GOOD.replace("bad-input", "a/b"), "./work.py:main", "work.py:3: InvalidNameError"),
     ],
 )
-def test_a_flow_that_cannot_be_loaded(project: Shell, folder: Path, source: str | None, entrypoint: str, words: str) -> None:
+def test_a_flow_that_cannot_be_loaded(
+    project: Shell, folder: Path, source: str | None, entrypoint: str, words: str
+) -> None:
     if source is not None:
         (folder / "work.py").write_text(source)
     assert words in one_line(project("build", entrypoint, "-n", "x"), 3)
@@ -179,17 +182,23 @@ def test_a_store_that_refuses(project: Shell, stack: Shell, folder: Path) -> Non
     endpoint = json.loads((stack.folder / ".shipway/stack.json").read_text())["store"]["endpoint_url"]
     block = ("block", "s3", "refused", "--bucket-path", "refused", "--endpoint-url")
     keys = {"AWS_ACCESS_KEY_ID": "wrong", "AWS_SECRET_ACCESS_KEY": "wrong-secret-value"}
-    done = project(*block, endpoint, **keys)
+    wrong = replace(project, environment={**project.environment, **keys})
+    done = wrong(*block, endpoint)
     assert "wrong-secret-value" not in done.stdout + done.stderr
     assert "key" in one_line(done, 6)
     nobody = f"http://127.0.0.1:{free_port()}"
-    assert nobody in one_line(project(*block, nobody, **keys), 6)
-    one_line(project("block", "s3", "x", "--bucket-path", "Not_A_Bucket", "--endpoint-url", endpoint, **keys), 3)
-    assert "there is no block s3/refused" in one_line(project("build", "./work.py:main", "-n", "x", "-sb", "s3/refused"), 4)
+    assert nobody in one_line(wrong(*block, nobody), 6)
+    one_line(wrong("block", "s3", "x", "--bucket-path", "Not_A_Bucket", "--endpoint-url", endpoint), 3)
+    assert "there is no block s3/refused" in one_line(
+        project("build", "./work.py:main", "-n", "x", "-sb", "s3/refused"), 4
+    )
 
 
 def test_a_store_folder_that_cannot_be_written(project: Shell, folder: Path) -> None:
-    code = f"from prefect.filesystems import LocalFileSystem\nLocalFileSystem(basepath={str(folder / 'work.py')!r}).save('unwritable')"
+    code = f"""
+from prefect.filesystems import LocalFileSystem
+LocalFileSystem(basepath={str(folder / "work.py")!r}).save("unwritable")
+"""
     run_python(code, project)
     one_line(project("build", "./work.py:main", "-n", "x", "-sb", "local-file-system/unwritable"), 6)
     untouched(folder)

@@ -54,8 +54,14 @@ def flow(project: Shell) -> str:
 
 
 def test_the_whole_walk(project: Shell, flow: str) -> None:
-    project.ok("build", "./work.py:main", "-n", "daily", "-t", "blue", "--cron", "0 6 * * 1", "--timezone", "Europe/Berlin")
-    assert {path.name for path in project.folder.iterdir()} == {"work.py", f"{flow}-deployment.yaml", f"{flow}-manifest.json"}
+    project.ok(
+        "build", "./work.py:main", "-n", "daily", "-t", "blue", "--cron", "0 6 * * 1", "--timezone", "Europe/Berlin"
+    )
+    assert {path.name for path in project.folder.iterdir()} == {
+        "work.py",
+        f"{flow}-deployment.yaml",
+        f"{flow}-manifest.json",
+    }
 
     planned = project("apply", f"{flow}-deployment.yaml", "--plan")
     assert planned.returncode == 2
@@ -121,7 +127,11 @@ def test_schedules_follow_the_file_and_pauses_stay(project: Shell, flow: str) ->
     client = api(project)
     [schedule] = client.deployment(f"{flow}/daily")["schedules"]
     assert schedule["schedule"]["interval"] == 5400
-    client.request("PATCH", f"/deployments/{client.deployment(f'{flow}/daily')['id']}/schedules/{schedule['id']}", {"active": False})
+    client.request(
+        "PATCH",
+        f"/deployments/{client.deployment(f'{flow}/daily')['id']}/schedules/{schedule['id']}",
+        {"active": False},
+    )
 
     text = path.read_text()
     more = "  - rrule: 'FREQ=DAILY;COUNT=3'\n    timezone: America/New_York\n    parameters: {n: 7}\n"
@@ -132,7 +142,9 @@ def test_schedules_follow_the_file_and_pauses_stay(project: Shell, flow: str) ->
     assert not next(s for s in found.values() if "interval" in s["schedule"])["active"]
     assert next(s for s in found.values() if "rrule" in s["schedule"])["parameters"] == {"n": 7}
 
-    path.write_text(text.replace("  - interval: 5400\n    timezone: UTC\n", "").replace("schedules:\n", "schedules: []\n"))
+    path.write_text(
+        text.replace("  - interval: 5400\n    timezone: UTC\n", "").replace("schedules:\n", "schedules: []\n")
+    )
     project.ok("apply", path.name)
     assert client.deployment(f"{flow}/daily")["schedules"] == []
 
@@ -142,7 +154,9 @@ def test_two_files_are_applied_together_or_not_at_all(project: Shell, flow: str)
     path = project.folder / f"{flow}-deployment.yaml"
     one = path.read_text()
     (project.folder / "one.yaml").write_text(one)
-    (project.folder / "two.yaml").write_text(one.replace("name: one", "name: two").replace("work_pool: shipway", "work_pool: missing/pool"))
+    (project.folder / "two.yaml").write_text(
+        one.replace("name: one", "name: two").replace("work_pool: shipway", "work_pool: missing/pool")
+    )
     one_line(project("apply", "one.yaml", "two.yaml"), 3)
     assert not [row for row in project.json("ls") if row["deployment"].startswith(flow)]
     (project.folder / "two.yaml").write_text(one.replace("name: one", "name: two"))
@@ -160,7 +174,8 @@ def test_two_files_are_applied_together_or_not_at_all(project: Shell, flow: str)
 )
 def test_a_run_that_did_not_complete_left_nothing(project: Shell, body: str, status: int) -> None:
     name = f"fails-{uuid.uuid4().hex[:8]}"
-    code = f"from prefect import flow\nimport shipway\n@flow(name='{name}')\ndef main():\n    shipway.save('before', 1)\n    {body}\n"
+    head = f"from prefect import flow\nimport shipway\n@flow(name='{name}')\ndef main():\n"
+    code = f"{head}    shipway.save('before', 1)\n    {body}\n"
     (project.folder / "work.py").write_text(code)
     project.ok("deploy", "./work.py:main", "-n", "d")
     done = project("run", f"{name}/d", "--watch", "--name", f"run-{name}")
@@ -178,8 +193,9 @@ def test_stores_of_other_blocks_serve_too(project: Shell, stack: Shell, flow: st
 from prefect_aws import AwsCredentials, S3Bucket
 from prefect_aws.client_parameters import AwsClientParameters
 from prefect.filesystems import LocalFileSystem
-keys = AwsCredentials(aws_access_key_id={secrets["s3_access_key"]!r}, aws_secret_access_key={secrets["s3_secret_key"]!r},
-    region_name="us-east-1", aws_client_parameters=AwsClientParameters(endpoint_url={endpoint!r}))
+keys = AwsCredentials(aws_access_key_id={secrets["s3_access_key"]!r},
+    aws_secret_access_key={secrets["s3_secret_key"]!r}, region_name="us-east-1",
+    aws_client_parameters=AwsClientParameters(endpoint_url={endpoint!r}))
 keys.save("keys-{flow}")
 S3Bucket(bucket_name="shipway", bucket_folder="of-prefect-aws", credentials=keys).save("{flow}")
 LocalFileSystem(basepath={str(project.folder / "elsewhere")!r}).save("{flow}")
@@ -198,3 +214,11 @@ def test_state_folders_are_only_made_where_needed(project: Shell) -> None:
     before: set[Any] = set(Path(project.folder).iterdir())
     project.ok("ls")
     assert set(Path(project.folder).iterdir()) == before
+
+
+def test_a_script_run_by_hand_keeps_its_data_too(project: Shell, flow: str) -> None:
+    run_python(f"import sys; sys.path.insert(0, {str(project.folder)!r}); import work; work.main(4)", project)
+    [row] = [row for row in project.json("runs") if row["flow_name"] == flow]
+    facts = project.json("show", row["name"])
+    assert [item["name"] for item in facts["artifacts"]] == ["from a task", "table/result"]
+    assert facts["metrics"] == {"result": 8}

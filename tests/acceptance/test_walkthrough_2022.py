@@ -47,7 +47,15 @@ def test_walkthrough(terminal: Shell) -> None:
         wait_for(api)
         terminal.ok("block", "s3", "wine", "--bucket-path", "wine/project", "--stack")
         terminal.ok(
-            "deployment", "build", "./orchestration.py:main", "--name", "2022", "--storage-block", "s3/wine", "-t", "wine"
+            "deployment",
+            "build",
+            "./orchestration.py:main",
+            "--name",
+            "2022",
+            "--storage-block",
+            "s3/wine",
+            "-t",
+            "wine",
         )
         assert (terminal.folder / "main-manifest.json").is_file()
         terminal.ok("deployment", "apply", "main-deployment.yaml")
@@ -59,11 +67,13 @@ def test_walkthrough(terminal: Shell) -> None:
         facts = json.loads(done.stdout)
         assert facts["state"] == "Completed"
         assert "RMSE" in agent_output.read_text(), "what the script prints is seen where the agent runs"
-        models = [item for item in facts["artifacts"] if item["name"].startswith("models/") and item["name"].endswith(".pkl")]
+        models = [
+            item for item in facts["artifacts"] if item["name"].startswith("models/") and item["name"].endswith(".pkl")
+        ]
         assert len(models) == 2
         assert all(item["address"].startswith("s3://wine/project/runs/main/") and item["captured"] for item in models)
         terminal.ok("get", facts["run"], models[0]["name"], "fetched.pkl")
-        assert pickle.loads((terminal.folder / "fetched.pkl").read_bytes()) is not None
+        assert pickle.loads((terminal.folder / "fetched.pkl").read_bytes()) is not None  # noqa: S301 - our own script wrote it
         assert not (terminal.folder / "models").exists(), "the run worked in a workspace of its own"
     finally:
         for process in (agent, server):

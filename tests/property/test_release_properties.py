@@ -17,7 +17,9 @@ left_out = pathspec.GitIgnoreSpec.from_lines([*NEVER, *SECRET, *IGNORE_FILES])
 segments = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=12).filter(
     lambda text: unsafe(text) is None and not left_out.match_file(text) and not left_out.match_file(f"{text}/")
 )
-trees = st.dictionaries(st.lists(segments, min_size=1, max_size=3).map("/".join), st.binary(max_size=400), min_size=1, max_size=8)
+trees = st.dictionaries(
+    st.lists(segments, min_size=1, max_size=3).map("/".join), st.binary(max_size=400), min_size=1, max_size=8
+)
 
 
 def consistent(tree: dict[str, bytes]) -> bool:

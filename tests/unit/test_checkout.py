@@ -1,6 +1,5 @@
 """A checkout is whole and right, or it is not there."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -78,7 +77,7 @@ def test_no_link_leads_out(tmp_path: Path, store: FolderStore, links: dict[str, 
     store.create(release_key(1, manifest.release_id), manifest.to_bytes())
     with pytest.raises(IntegrityError, match="leaves its release"):
         checkout(store, Version(1, manifest.release_id), tmp_path / "copies/copy")
-    assert os.listdir(tmp_path / "copies") == []
+    assert list((tmp_path / "copies").iterdir()) == []
 
 
 def test_a_file_changed_after_the_scan_is_refused(tmp_path: Path, store: FolderStore) -> None:

@@ -26,7 +26,13 @@ def paths(folder: Path) -> list[str]:
 
 
 def test_caches_and_environments_are_left_out(folder: Path) -> None:
-    for path in ("__pycache__/flow.cpython-311.pyc", ".git/HEAD", ".shipway/stack.json", "env/pyvenv.cfg", "env/lib/x.py"):
+    for path in (
+        "__pycache__/flow.cpython-311.pyc",
+        ".git/HEAD",
+        ".shipway/stack.json",
+        "env/pyvenv.cfg",
+        "env/lib/x.py",
+    ):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text("")
     assert paths(folder) == ["flow.py"]

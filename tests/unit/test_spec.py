@@ -50,7 +50,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 
 def test_the_file_explains_itself() -> None:
-    assert "#   month (string, default \"2013-02\"): which month" in TEXT
+    assert '#   month (string, default "2013-02"): which month' in TEXT
     assert "#   n (integer, required)" in TEXT
     assert TEXT.startswith("# Shipway deployment main/daily")
 

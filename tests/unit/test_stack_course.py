@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shipway.stack.process import FIRST_PAUSE, HEALTHY_AFTER, LONGEST_PAUSE, Act, Course, Seen, State
+from shipway.stack.course import FIRST_PAUSE, HEALTHY_AFTER, LONGEST_PAUSE, Act, Course, Seen, State
 from shipway.stack.service import Service
 
 UP = Seen()

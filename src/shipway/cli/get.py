@@ -44,7 +44,7 @@ def command(run: str, artifact: str, dest: Path | None) -> None:
     settings = Settings.load()
     api = Api(settings)
     found = find_run(api, run)
-    block = store_block(api, found)
+    block = store_block(api, found, settings)
     store = store_of(settings, block) if block else None
     record = find_record(store, data_folder(found)) if store else None
     if store is None or record is None:
@@ -58,7 +58,10 @@ def command(run: str, artifact: str, dest: Path | None) -> None:
         whole = [item for item in record.artifacts if item.name in names]
         artifact = f"{chosen.name}/"
     # A name has no ending, its object has: a file that people open needs it.
-    jobs = [((dest or Path(artifact)) / Path(item.name.removeprefix(artifact)).parent / _file_name(item), item) for item in whole]
+    jobs = [
+        ((dest or Path(artifact)) / Path(item.name.removeprefix(artifact)).parent / _file_name(item), item)
+        for item in whole
+    ]
     if not whole and chosen is not None:
         jobs = [(dest / _file_name(chosen) if dest and dest.is_dir() else dest or Path(_file_name(chosen)), chosen)]
     for path, item in jobs:

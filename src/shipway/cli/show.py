@@ -61,7 +61,7 @@ def run_facts(api: Api, run: dict[str, Any], settings: Settings) -> dict[str, An
         "metrics": {},
         "artifacts": [],
     }
-    block = store_block(api, run)
+    block = store_block(api, run, settings)
     if block is None or run["state_type"] != "COMPLETED":
         return facts
     store = store_of(settings, block)

@@ -119,7 +119,8 @@ def _wait_for(
     settings: Settings, daemon: subprocess.Popen[bytes] | None = None, meanwhile: Callable[[], None] = lambda: None
 ) -> StackFacts | None:
     """Wait until the stack is ready and return it, or None when the process that starts it ended."""
-    from shipway.stack.manager import facts, held
+    from shipway.stack import facts
+    from shipway.stack.manager import held
 
     deadline = time.monotonic() + WAIT
     while time.monotonic() < deadline:

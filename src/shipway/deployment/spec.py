@@ -53,7 +53,8 @@ def parse_interval(value: object) -> object:
     elif isinstance(value, int | float) and not isinstance(value, bool):
         interval = timedelta(seconds=value)
     if not isinstance(interval, timedelta):
-        raise ValueError(f"{value!r} is not an interval; write 90 (seconds), 15m, 1h30m or 2d")
+        words = f"{value!r} is not an interval; write 90 (seconds), 15m, 1h30m or 2d"
+        raise ValueError(words)  # noqa: TRY004 - what pydantic takes for a mistake in the file
     if interval < timedelta(seconds=1):
         raise ValueError("an interval is at least one second")
     return interval

@@ -27,10 +27,10 @@ _NOTES = {
     "tags": "Labels on the deployment and on every run of it.",
     "store": "The block that code and data live in; `shipway block s3 NAME ...` makes one.",
     "work_pool": "Where runs go: a worker started with `shipway worker start -q QUEUE` takes them from the queue.",
-    "schedules": "When runs are created: entries with one of cron, interval (90, 15m, 1h30m) or rrule, and a timezone.\n"
-    "active: false pauses one; parameters: {...} gives its runs other parameters.",
+    "schedules": "When runs are created: entries with one of cron, interval (90, 15m, 1h30m) or rrule,\n"
+    "and a timezone; active: false pauses one; parameters: {...} gives its runs other parameters.",
     "concurrency_limit": "Most runs of this deployment at once; null for no limit.",
-    "job_variables": "Prefect's job variables, such as env: {NAME: value}. No secrets here: use Prefect's Secret blocks.",
+    "job_variables": "Prefect's job variables, such as env: {NAME: value}. Secrets belong in Prefect's Secret blocks.",
     "release": "Written by build; edit below this line only if you know why.\n"
     "The code that runs, by digest, and the shape of the flow's parameters, from its signature.",
 }

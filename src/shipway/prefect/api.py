@@ -145,7 +145,9 @@ class Api:
                 f"{self.url} refused us ({error.code})", hint="set PREFECT_API_AUTH_STRING or PREFECT_API_KEY"
             )
         if error.code == 404 and detail == "Not Found":
-            return ServerError(f"{self.url} has no {path.partition('?')[0]}", hint="check PREFECT_API_URL; it ends in /api")
+            return ServerError(
+                f"{self.url} has no {path.partition('?')[0]}", hint="check PREFECT_API_URL; it ends in /api"
+            )
         kind = {404: NotFoundError, 409: ConflictError}.get(error.code, ServerError)
         return kind(f"{self.url}{path} answered {error.code}: {detail[:300]}")
 

@@ -11,7 +11,9 @@ from typing import Any
 
 from shipway.errors import NotFoundError, ServerUnreachableError
 from shipway.prefect.api import Api
+from shipway.prefect.stores import default_block
 from shipway.run.record import run_folder
+from shipway.settings import Settings
 
 POLL_SECONDS = 0.4
 LAST_LINE = "Finished in state"
@@ -105,12 +107,13 @@ def data_folder(run: Mapping[str, Any]) -> str:
     return run_folder(run["flow_name"], due, run["name"], run["id"])
 
 
-def store_block(api: Api, run: Mapping[str, Any]) -> str | None:
-    """Return the block that a run's data is in, from its deployment's pull step, or None."""
+def store_block(api: Api, run: Mapping[str, Any], settings: Settings) -> str | None:
+    """Return the block that a run's data is in: its deployment's, or the default one where it has no deployment."""
     from shipway.deployment.plan import PULL_STEP
 
-    deployment = api.find(f"/deployments/{run['deployment_id']}") if run.get("deployment_id") else None
-    steps = (deployment or {}).get("pull_steps") or []
+    if not run.get("deployment_id"):
+        return default_block(settings)
+    steps = (api.find(f"/deployments/{run['deployment_id']}") or {}).get("pull_steps") or []
     return next((step[PULL_STEP].get("store") for step in steps if PULL_STEP in step), None)
 
 

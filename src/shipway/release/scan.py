@@ -20,7 +20,8 @@ IGNORE_FILES = (".shipwayignore", ".prefectignore", ".gitignore")
 
 NEVER = (
     ".git/", ".hg/", ".svn/", ".shipway/", ".venv/", "venv/", "node_modules/", "__pycache__/", "*.py[cod]",
-    ".mypy_cache/", ".ruff_cache/", ".pytest_cache/", ".hypothesis/", ".ipynb_checkpoints/", ".tox/", ".nox/", "*.egg-info/", ".DS_Store",
+    ".mypy_cache/", ".ruff_cache/", ".pytest_cache/", ".hypothesis/", ".ipynb_checkpoints/", ".tox/",
+    ".nox/", "*.egg-info/", ".DS_Store",
 )  # fmt: skip
 """Left out whatever the ignore file says: version control, environments, caches and the stack's own folder."""
 
@@ -56,7 +57,7 @@ class Scan:
     Attributes:
         folder: the folder scanned.
         entries: the files taken, sorted by path.
-        skipped: paths the ignore file and the search for environments left out, folders ending in `/`; caches go unsaid.
+        skipped: paths left out by the ignore file or as environments, folders ending in `/`; caches go unsaid.
         big: paths of files over `BIG_FILE`.
     """
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,13 +90,18 @@ def read_artifact(store: Store, artifact: Artifact, siblings: Mapping[str, Artif
         siblings: the run's artifacts by name, in which a folder finds its files.
     """
     folder = Path(tempfile.mkdtemp(prefix="shipway-load-"))
+    # A file or folder is handed out as its path, which must last as long as the process; other values leave theirs.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     if artifact.codec == "folder":
         listing = json.loads(download(store, artifact, folder / "index").read_text())
         for name in listing:
             download(store, siblings[name], folder / "files" / name.removeprefix(f"{artifact.name}/"))
         return folder / "files"
     path = download(store, artifact, folder / artifact.key.rpartition("/")[2])
-    return codec_named(artifact.codec).read(path)
+    value = codec_named(artifact.codec).read(path)
+    if not isinstance(value, Path):
+        shutil.rmtree(folder, ignore_errors=True)
+    return value
 
 
 def download(store: Store, artifact: Artifact, path: Path) -> Path:

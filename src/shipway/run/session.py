@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -21,6 +22,9 @@ from shipway.errors import InputError
 from shipway.run.capture import Stamp, changed
 from shipway.run.record import RunRecord, environment, run_folder, write_record
 from shipway.store.base import Store
+
+LOCAL = "shipway.prefect.local"
+"""Module whose `session()` knows of flow runs that no worker started; a string, as it stands above this floor."""
 
 VARIABLE = "SHIPWAY_RUN_FOLDER"
 """Environment variable that tells a run's child processes where its session lies."""
@@ -230,7 +234,11 @@ def current() -> Session | None:
     """Return the session this code runs in, or None outside a run."""
     folder = os.environ.get(VARIABLE)
     if folder is None:
-        return None
+        # No worker began a session. A flow may still run here, started as a plain script; only Prefect can tell.
+        if "prefect" not in sys.modules:
+            return None
+        session: Session | None = importlib.import_module(LOCAL).session()
+        return session
     if _current is None or str(_current.scratch) != folder:
         activate(Session.join(Path(folder)))
     return _current

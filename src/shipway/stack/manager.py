@@ -17,7 +17,8 @@ from typing import IO
 from shipway.errors import StackError
 from shipway.settings import Settings
 from shipway.stack import ProcessFacts, ServiceFacts, StackFacts, facts, s3_store, write_facts
-from shipway.stack.process import Act, Child, Course, Life, Seen, State, stop_leftover, this_process
+from shipway.stack.course import Act, Course, Life, Seen, State
+from shipway.stack.process import Child, stop_leftover, this_process
 from shipway.stack.seaweed import remove_sockets, weed_binary
 from shipway.stack.secrets import load_or_make_secrets
 from shipway.stack.service import (
@@ -33,8 +34,6 @@ from shipway.stack.service import (
     worker_service,
 )
 from shipway.store.url import StoreConfig
-
-__all__ = ["Act", "Course", "Supervisor", "acquire", "facts", "held", "stop", "stop_leftovers", "supervise"]
 
 Say = Callable[[str], None]
 OnReady = Callable[[Settings, StackFacts], None]
