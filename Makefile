@@ -11,7 +11,7 @@ demo: $(VENV)/.run  ## the main job: stack, block, build, apply, worker, run; le
 	$(BIN)/shipway demo
 
 test: $(VENV)/.test lint types  ## the whole suite, linters and types included
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -123,3 +123,28 @@ def main(n: int):
     assert second["inputs"] == [
         {"name": "number", "run": first["id"], "key": number["key"], "sha256": number["sha256"]},
     ]
+
+
+def test_modules_and_files_beside_the_flow_are_found_at_any_time(project: Shell) -> None:
+    name = f"modules-{uuid.uuid4().hex[:8]}"
+    code = f"""
+from pathlib import Path
+import early
+@task
+def one():
+    import late
+    return late.VALUE + early.VALUE
+@flow(name="{name}")
+def main():
+    shipway.save("value", one() + int(Path("flows/number.txt").read_text()))
+"""
+    flows = project.folder / "flows"
+    flows.mkdir()
+    (flows / "work.py").write_text(HEAD + code)
+    (flows / "early.py").write_text("VALUE = 1\n")
+    (flows / "late.py").write_text("VALUE = 2\n")
+    (flows / "number.txt").write_text("4\n")
+    project.ok("deploy", "./flows/work.py:main", "-n", "d")
+    facts = project.json("run", f"{name}/d", "--watch")
+    project.ok("get", facts["run"], "value", "value.json")
+    assert (project.folder / "value.json").read_text().strip() == "7"

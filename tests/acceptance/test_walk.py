@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -222,3 +225,20 @@ def test_a_script_run_by_hand_keeps_its_data_too(project: Shell, flow: str) -> N
     facts = project.json("show", row["name"])
     assert [item["name"] for item in facts["artifacts"]] == ["from a task", "table/result"]
     assert facts["metrics"] == {"result": 8}
+
+
+def test_a_stock_process_worker_runs_our_releases_too(project: Shell, flow: str) -> None:
+    prefect = [sys.executable, "-m", "prefect"]
+    environment = {**os.environ, **project.environment, "PREFECT_WORKER_QUERY_SECONDS": "1"}
+    # Our command names plain `python`, as containers have it: the one of this environment must be found first.
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    pool = f"stock-{flow}"
+    subprocess.run([*prefect, "work-pool", "create", pool, "--type", "process"], env=environment, check=True)
+    project.ok("deploy", "./work.py:main", "-n", "stock", "--pool", pool)
+    with subprocess.Popen([*prefect, "worker", "start", "--pool", pool], env=environment, cwd=project.folder) as worker:
+        try:
+            facts = project.json("run", f"{flow}/stock", "-p", "n=3", "--watch")
+        finally:
+            worker.terminate()
+    assert facts["metrics"] == {"result": 6}
+    assert "out/result.txt" in [item["name"] for item in facts["artifacts"]]

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from shipway.cli.output import epilog, json_option, print_json
+from shipway.cli.output import epilog, json_option, print_json, say
 from shipway.settings import Settings
 
 if TYPE_CHECKING:
     from shipway.deployment.plan import Plan
+    from shipway.deployment.spec import DeploymentSpec
 
 
 @click.command(
@@ -34,21 +35,36 @@ def command(files: tuple[Path, ...], plan_only: bool, as_json: bool) -> int:
     return apply_files(files, plan_only=plan_only, as_json=as_json)
 
 
-def apply_files(files: tuple[Path, ...], *, plan_only: bool = False, as_json: bool = False) -> int:
-    """Plan and, unless `plan_only`, apply deployment files; return the exit status."""
-    from shipway.deployment.spec import read
+def apply_files(files: tuple[Path, ...], *, plan_only: bool = False, as_json: bool = False, quiet: bool = False) -> int:
+    """Plan and, unless `plan_only`, apply deployment files, saying so unless `quiet`; return the exit status."""
     from shipway.prefect.apply import apply, make_plans
 
     settings = Settings.load()
-    plans = make_plans(settings, [read(path) for path in files])
+    plans = make_plans(settings, [_read(settings, path) for path in files])
     if not plan_only:
         apply(settings, plans)
     if as_json:
         print_json([_facts(plan) for plan in plans])
-    else:
+    elif not quiet:
         for plan in plans:
             _show(plan, done=not plan_only)
     return 2 if plan_only and any(plan.changes for plan in plans) else 0
+
+
+def _read(settings: Settings, path: Path) -> DeploymentSpec:
+    """Read a deployment file; one of Prefect 2 names no code, so its folder is released first."""
+    from shipway.deployment.prefect2 import is_prefect2, translate
+    from shipway.deployment.spec import read
+
+    if not is_prefect2(path):
+        return read(path)
+    from shipway.prefect.build import build_translated
+
+    translated = translate(path)
+    say(f"{path} is a deployment file of Prefect 2; releasing its folder")
+    for reason in translated.dropped:
+        say(f"Dropped: {reason}")
+    return build_translated(settings, path.resolve(), translated.values).spec
 
 
 def _facts(plan: Plan) -> dict[str, Any]:

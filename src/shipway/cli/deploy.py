@@ -24,16 +24,9 @@ from shipway.cli.output import epilog, print_json
 def command(entrypoint: str, as_json: bool, **options: Any) -> int:
     """Build a release of the current folder and apply its deployment file."""
     facts, path = run_build(entrypoint, **options)
+    status = apply_files((path,), quiet=as_json)
     if as_json:
         print_json(facts)
-        # The plan goes unsaid: standard output holds one JSON value.
-        from shipway.deployment.spec import read
-        from shipway.prefect.apply import apply, make_plans
-        from shipway.settings import Settings
-
-        settings = Settings.load()
-        apply(settings, make_plans(settings, [read(path)]))
-        return 0
-    status = apply_files((path,))
-    click.echo(f"Start a run with: shipway run {facts['deployment']} --watch")
+    else:
+        click.echo(f"Start a run with: shipway run {facts['deployment']} --watch")
     return status

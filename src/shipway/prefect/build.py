@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,42 +78,64 @@ def build_deployment(settings: Settings, order: BuildOrder, *, progress: Progres
     schedules = _schedules(order)
     parameters = parse_parameters(order.parameters, flow["schema"])
     check_parameters(parameters, flow["schema"], complete=False)
-    block = order.block or default_block(settings)
     draft = {
         "name": order.name,
         "flow": flow["flow"],
         "entrypoint": f"{path.as_posix()}:{name}",
         "description": order.description or flow["description"],
         "tags": order.tags,
-        "store": block,
-        "release": f"0.{'0' * 64}",
+        "store": order.block,
         "work_pool": order.pool or settings.work_pool,
         "work_queue": order.queue or next(iter(order.tags), "default"),
         "parameters": parameters,
         "schedules": schedules,
         "parameter_openapi_schema": flow["schema"],
     }
+    built = _build(settings, order.folder, draft, progress)
+    deployment_file, manifest_file = (order.folder / name for name in file_names(built.spec.flow))
+    write_files(
+        {
+            deployment_file: deployment_text(built.spec, deployment_file.name),
+            manifest_file: manifest_text(built.spec, built.release.manifest),
+        }
+    )
+    return replace(built, file=deployment_file)
+
+
+def build_translated(
+    settings: Settings, file: Path, values: Mapping[str, Any], progress: Progress | None = None
+) -> Built:
+    """Build the deployment that a file of Prefect 2 describes; nothing is written beside it.
+
+    Raises:
+        as `build_deployment`.
+    """
+    flow = inspect_flow(file.parent, values["entrypoint"])
+    check_parameters(values["parameters"], flow["schema"], complete=False)
+    draft = {
+        **values,
+        "flow": flow["flow"],
+        "parameter_openapi_schema": flow["schema"],
+        "work_pool": settings.work_pool,
+    }
+    return replace(_build(settings, file.parent, draft, progress), file=file)
+
+
+def _build(settings: Settings, folder: Path, draft: dict[str, Any], progress: Progress | None) -> Built:
+    block = draft.get("store") or default_block(settings)
     # Everything a person can get wrong is found before the first byte is sent.
-    spec = _checked(draft)
-    found = scan(order.folder)
-    if not any(entry.path == path.as_posix() for entry in found.entries):
-        raise FlowFileError(
-            f"{path} is left out of the release by an ignore file", hint=f"add !{path.as_posix()} to it"
-        )
+    spec = _checked({**draft, "store": block, "release": f"0.{'0' * 64}"})
+    path = spec.entrypoint.partition(":")[0]
+    found = scan(folder)
+    if not any(entry.path == path for entry in found.entries):
+        raise FlowFileError(f"{path} is left out of the release by an ignore file", hint=f"add !{path} to it")
     if is_local_default(settings, block):
         save_local_block(settings)
     store = store_of(settings, block)
     pointer = read_pointer(store, spec.flow, spec.name)
     release = build(found, store, previous=pointer.current if pointer else None, progress=progress)
     spec = spec.model_copy(update={"release": str(release.version)})
-    deployment_file, manifest_file = (order.folder / name for name in file_names(spec.flow))
-    write_files(
-        {
-            deployment_file: deployment_text(spec, deployment_file.name),
-            manifest_file: manifest_text(spec, release.manifest),
-        }
-    )
-    return Built(spec, release, found, deployment_file, store.address)
+    return Built(spec, release, found, Path(), store.address)
 
 
 def inspect_flow(folder: Path, entrypoint: str) -> dict[str, Any]:

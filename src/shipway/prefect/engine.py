@@ -58,6 +58,7 @@ def main(run_id: UUID) -> None:
             raise
         workspace = workspaces.get(str(run_id))
         if workspace is not None:
+            _complete_path(workspace, flow)
             keep_data(flow, flow_run, workspace)
         try:
             _drive(flow, run_flow(flow, flow_run=flow_run, error_logger=logger.logger))
@@ -65,6 +66,15 @@ def main(run_id: UUID) -> None:
             if workspace is not None:
                 os.chdir(workspace.root.parent)
                 workspace.remove()
+
+
+def _complete_path(workspace: Workspace, flow: Flow[..., Any]) -> None:
+    """Let the flow import modules beside it at any time, as `python flow.py` does, and not while it is loaded only."""
+    root = workspace.folder.resolve()
+    script = Path(inspect.getfile(flow.fn)).resolve()
+    for folder in (root, script.parent):
+        if folder.is_relative_to(root) and str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
 
 
 def keep_data(flow: Flow[..., Any], flow_run: FlowRun, workspace: Workspace) -> None:
@@ -229,6 +239,4 @@ def _drive(flow: Flow[..., Any], result: Any) -> None:
 
 
 if __name__ == "__main__":
-    # A folder of the worker's is on the path of a `-m` start; the flow's own folder is put there by Prefect.
-    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path.cwd()] if sys.path else []
     main(UUID(sys.argv[1] if len(sys.argv) > 1 else os.environ["PREFECT__FLOW_RUN_ID"]))

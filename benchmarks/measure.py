@@ -1,0 +1,80 @@
+"""Wall times of processes, taken in turns: whatever else the machine does meets all of them alike."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+LIMIT = 120.0
+"""Seconds after which a measured command is given up."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """Something to measure.
+
+    Attributes:
+        name: what the table calls it.
+        argv: the command line; `{round}` in a word becomes the number of the round.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The seconds that several runs of one thing took."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """What a run takes as a rule."""
+        return median(self.seconds)
+
+
+def in_turns(
+    commands: Sequence[Command], *, rounds: int, warm_up: int, folder: Path, environment: Mapping[str, str]
+) -> dict[str, Sample]:
+    """Run every command once a round and return what each took, without the first `warm_up` rounds.
+
+    Raises:
+        RuntimeError: a command failed; nothing is concluded from the time of a failure.
+    """
+    seconds: dict[str, list[float]] = {command.name: [] for command in commands}
+    for number in range(warm_up + rounds):
+        for command in commands:
+            argv = [word.replace("{round}", str(number)) for word in command.argv]
+            took = _run(argv, folder, environment)
+            if number >= warm_up:
+                seconds[command.name].append(took)
+    return {name: Sample(tuple(values)) for name, values in seconds.items()}
+
+
+def _run(argv: Sequence[str], folder: Path, environment: Mapping[str, str]) -> float:
+    since = time.perf_counter()
+    done = subprocess.run(
+        argv, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT, check=False
+    )
+    took = time.perf_counter() - since
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()
+        raise RuntimeError(f"{' '.join(argv)} exited with {done.returncode}:\n{said}")
+    return took
+
+
+def clean_environment(home: Path, **variables: str) -> dict[str, str]:
+    """Return this process's environment without what the person at this machine has configured.
+
+    Bytecode is written: a program that is compiled anew at each start is not what a user has.
+    """
+    foreign = ("AWS_", "PREFECT_", "SHIPWAY_", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    own = {"HOME": str(home), "PREFECT_HOME": str(home / ".prefect"), "AWS_EC2_METADATA_DISABLED": "true"}
+    return kept | own | variables
