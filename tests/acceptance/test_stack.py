@@ -27,7 +27,7 @@ import pytest
 from shipway.settings import Settings
 from shipway.stack import StackFacts, facts
 from shipway.store.base import Store
-from shipway.store.url import open_store
+from shipway.store.opening import open_store
 from shipway.testing import skip_or_fail
 from tests.acceptance.conftest import Shell, one_line
 

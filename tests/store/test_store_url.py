@@ -10,7 +10,8 @@ import pytest
 
 from shipway.errors import InputError
 from shipway.store.base import Store
-from shipway.store.url import StoreConfig, open_store, parse_address, parse_bucket_path
+from shipway.store.opening import open_store
+from shipway.store.url import StoreConfig, parse_address, parse_bucket_path
 from shipway.testing import S3Server
 
 

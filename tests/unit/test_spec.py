@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from shipway.deployment.spec import DeploymentSpec, Schedule, check_parameters, read
+from shipway.deployment.parameters import check_parameters
+from shipway.deployment.spec import DeploymentSpec, Schedule, read
 from shipway.deployment.write import deployment_text
 from shipway.errors import DeploymentFileError, ParameterError
 

@@ -10,7 +10,8 @@ import click
 from shipway.cli.output import epilog, json_option, print_json, say
 from shipway.errors import NotFoundError, UsageError
 from shipway.settings import Settings
-from shipway.store.url import StoreConfig, open_store, parse_bucket_path
+from shipway.store.opening import open_store
+from shipway.store.url import StoreConfig, parse_bucket_path
 
 
 @click.group()

@@ -84,7 +84,7 @@ def _on_stack() -> Settings:
 
 
 def _run(settings: Settings, month: str) -> dict[str, Any]:
-    from shipway.cli.run import watch_run
+    from shipway.cli.follow import watch_run
     from shipway.prefect.api import Api
     from shipway.prefect.runs import create_run
 

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import click
 
+from shipway.cli.follow import show_facts, watch_run
 from shipway.cli.output import epilog, json_option, print_json, say
-from shipway.errors import RunCancelledError, RunCrashedError, RunFailedError
 from shipway.settings import Settings
-
-if TYPE_CHECKING:
-    from shipway.prefect.api import Api
-
-STATES = {"COMPLETED": "green", "RUNNING": "blue", "FAILED": "red", "CRASHED": "red", "CANCELLED": "yellow"}
 
 
 @click.command(
@@ -40,10 +33,8 @@ def command(
     deployment: str, parameters: tuple[str, ...], watch: bool, name: str | None, tags: tuple[str, ...], as_json: bool
 ) -> None:
     """Start a run of a deployment, and watch it to its end with --watch."""
-    from shipway.cli.show import show_facts
-    from shipway.deployment.spec import check_parameters
+    from shipway.deployment.parameters import check_parameters, parse_parameters
     from shipway.prefect.api import Api
-    from shipway.prefect.build import parse_parameters
     from shipway.prefect.runs import create_run
 
     settings = Settings.load()
@@ -68,26 +59,3 @@ def command(
         print_json(facts)
     else:
         show_facts(facts)
-
-
-def watch_run(api: Api, run_id: str, *, settings: Settings) -> dict[str, Any]:
-    """Follow a run to its end; return the facts that `shipway show` prints.
-
-    Raises:
-        RunFailedError, RunCrashedError, RunCancelledError: it did not complete.
-    """
-    from shipway.cli.show import run_facts
-    from shipway.prefect.runs import Happening, find_run, follow
-
-    def tell(what: Happening) -> None:
-        if what.kind == "log":
-            colour = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}.get(what.level)
-            click.secho(f"  {what.text}", fg=colour, err=True)
-        else:
-            click.secho(f"{'Run' if what.kind == 'state' else 'Task'} {what.text}", fg=STATES.get(what.level), err=True)
-
-    ended = follow(api, run_id, tell)
-    errors = {"FAILED": RunFailedError, "CRASHED": RunCrashedError, "CANCELLED": RunCancelledError}
-    if error := errors.get(ended["state_type"]):
-        raise error(f"run {ended['name']} is {ended['state_name']}", hint="its logs are above")
-    return run_facts(api, find_run(api, run_id), settings)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from shipway.cli.output import epilog, json_option, print_json, print_table, size
+from shipway.cli.follow import run_facts, show_facts, watch_run
+from shipway.cli.output import epilog, json_option, print_json
 from shipway.settings import Settings
 
 if TYPE_CHECKING:
-    from shipway.prefect.api import Api
+    pass
 
 
 @click.command(
@@ -30,61 +30,8 @@ def command(run: str, watch: bool, as_json: bool) -> None:
     settings = Settings.load()
     api = Api(settings)
     found = find_run(api, run)
-    if watch:
-        from shipway.cli.run import watch_run
-
-        facts = watch_run(api, found["id"], settings=settings)
-    else:
-        facts = run_facts(api, found, settings)
+    facts = watch_run(api, found["id"], settings=settings) if watch else run_facts(api, found, settings)
     if as_json:
         print_json(facts)
     else:
         show_facts(facts)
-
-
-def run_facts(api: Api, run: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """Return what is known of a run: the server's part and, where it completed, its record."""
-    from shipway.prefect.runs import data_folder, store_block
-    from shipway.prefect.stores import store_of
-    from shipway.run.record import find_record
-
-    facts: dict[str, Any] = {
-        "run": run["name"],
-        "id": run["id"],
-        "flow": run["flow_name"],
-        "state": run["state_name"],
-        "message": (run.get("state") or {}).get("message"),
-        "release": run.get("deployment_version"),
-        "parameters": run["parameters"],
-        "seconds": round(run["total_run_time"], 3),
-        "page": f"{api.ui_url}/runs/flow-run/{run['id']}",
-        "metrics": {},
-        "artifacts": [],
-    }
-    block = store_block(api, run, settings)
-    if block is None or run["state_type"] != "COMPLETED":
-        return facts
-    store = store_of(settings, block)
-    record = find_record(store, data_folder(run))
-    if record is not None:
-        facts["metrics"] = dict(record.metrics)
-        facts["artifacts"] = [
-            {**artifact.to_json(), "address": store.url(artifact.key)} for artifact in record.artifacts
-        ]
-        facts["environment"] = {key: value for key, value in record.environment.items() if key != "packages"}
-        facts["inputs"] = list(record.inputs)
-    return facts
-
-
-def show_facts(facts: dict[str, Any]) -> None:
-    """Print what `run_facts` returned for a person."""
-    for name in ("run", "state", "message", "release", "parameters", "seconds", "page"):
-        value = facts[name]
-        if value not in (None, ""):
-            click.echo(f"{name + ':':12}{json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}")
-    for name, value in facts["metrics"].items():
-        click.echo(f"{'metric:':12}{name} = {value:.6g}")
-    if facts["artifacts"]:
-        click.echo()
-        rows = [(a["name"], size(a["bytes"]), a["rows"], a["address"]) for a in facts["artifacts"]]
-        print_table(("SAVED", "SIZE", "ROWS", "ADDRESS"), rows)

@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from shipway.deployment.parameters import check_parameters
 from shipway.digest import canonical_json, sha256_bytes
 from shipway.errors import DeploymentFileError, InputError, IntegrityError
 from shipway.manifest import Version
@@ -237,34 +238,6 @@ def read(path: Path) -> DeploymentSpec:
     except InputError as error:
         raise DeploymentFileError(f"{path}:{_position(document, ('parameters',))}: {error}") from None
     return spec
-
-
-def check_parameters(parameters: Mapping[str, Any], schema: Mapping[str, Any], *, complete: bool) -> None:
-    """Check parameters against a flow's schema.
-
-    Args:
-        parameters: values by name.
-        schema: the flow's `parameter_openapi_schema`.
-        complete: whether required parameters must all be there (for a run) or may come later (for a deployment).
-
-    Raises:
-        ParameterError: a parameter is unknown, missing or of the wrong kind.
-    """
-    from jsonschema.exceptions import best_match
-    from jsonschema.validators import Draft202012Validator
-
-    from shipway.errors import ParameterError
-
-    known = schema.get("properties", {})
-    if unknown := [name for name in parameters if name not in known]:
-        hint = f"it takes {', '.join(known)}" if known else "it takes none"
-        raise ParameterError(f"the flow has no parameter {unknown[0]!r}", hint=hint)
-    required = schema.get("required", []) if complete else []
-    rules = {**schema, "required": required, "definitions": schema.get("definitions", {})}
-    error = best_match(Draft202012Validator(rules).iter_errors(dict(parameters)))
-    if error is not None:
-        where = ".".join(str(part) for part in error.absolute_path)
-        raise ParameterError(f"parameter {where} does not fit: {error.message[:300]}" if where else error.message[:300])
 
 
 def plain(value: Any) -> Any:

@@ -10,7 +10,8 @@ from prefect.utilities.asyncutils import run_sync_in_worker_thread
 from pydantic import Field, HttpUrl, SecretStr
 
 from shipway.store.base import Store
-from shipway.store.url import StoreConfig, open_store, parse_bucket_path
+from shipway.store.opening import open_store
+from shipway.store.url import StoreConfig, parse_bucket_path
 
 
 class S3(WritableFileSystem):

@@ -13,9 +13,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from shipway.deployment.history import read_pointer
-from shipway.deployment.spec import DeploymentSpec, Schedule, check_parameters
+from shipway.deployment.parameters import check_parameters, parse_parameters
+from shipway.deployment.spec import DeploymentSpec, Schedule
 from shipway.deployment.write import deployment_text, file_names, manifest_text, write_files
-from shipway.errors import FlowFileError, InputError, ParameterError
+from shipway.errors import FlowFileError, InputError
 from shipway.prefect.blocks import save_local_block
 from shipway.prefect.stores import default_block, is_local_default, store_of
 from shipway.release.build import Progress, Release, build
@@ -162,32 +163,6 @@ def inspect_flow(folder: Path, entrypoint: str) -> dict[str, Any]:
     if "error" in facts:
         raise FlowFileError(facts["error"], hint=facts.get("hint"))
     return facts
-
-
-def parse_parameters(pairs: tuple[str, ...], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Read `KEY=VALUE` pairs: JSON where that is what the flow's schema allows, text otherwise.
-
-    Raises:
-        ParameterError: a pair has no `=`.
-    """
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key:
-            raise ParameterError(f"{pair!r} is not KEY=VALUE")
-        values[key] = _value(text, schema.get("properties", {}).get(key, {}))
-    return values
-
-
-def _value(text: str, rule: Mapping[str, Any]) -> Any:
-    """Read one value: `2013` is text for a `str` parameter and a number for an `int` one."""
-    kinds = {option.get("type") for option in (rule, *rule.get("anyOf", ()))} - {None}
-    if kinds and kinds <= {"string", "null"} and not (text == "null" and "null" in kinds):
-        return text
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _split(order: BuildOrder) -> tuple[Path, str]:

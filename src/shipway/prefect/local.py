@@ -21,7 +21,8 @@ from shipway.prefect.stores import LOCAL_BLOCK, default_block, is_local_default,
 from shipway.run.session import Order, Session
 from shipway.settings import Settings
 from shipway.store.base import Store
-from shipway.store.url import StoreConfig, open_store
+from shipway.store.opening import open_store
+from shipway.store.url import StoreConfig
 
 _sessions: dict[str, Session] = {}
 

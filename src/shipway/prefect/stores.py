@@ -9,7 +9,8 @@ from shipway.errors import InputError, NotFoundError, ServerUnreachableError
 from shipway.prefect.api import Api, quote
 from shipway.settings import Settings
 from shipway.store.base import Store
-from shipway.store.url import StoreConfig, open_store, parse_bucket_path
+from shipway.store.opening import open_store
+from shipway.store.url import StoreConfig, parse_bucket_path
 
 STACK_BLOCK = "stack"
 LOCAL_BLOCK = "local-file-system/shipway"

@@ -1,17 +1,14 @@
-"""Where a store is, in the words people write it in, and how it is opened."""
+"""Where a store is, in the words people write it in."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from shipway.errors import InputError
-
-if TYPE_CHECKING:
-    from shipway.store.base import Store
 
 MAX_KEY = 1024
 """Bytes that S3 allows a key to have, the store's prefix included."""
@@ -82,25 +79,6 @@ class StoreConfig:
         if self.path is None:
             raise InputError(f"{self.address} is not a folder")
         return (self.path.expanduser() / self.prefix).absolute()
-
-
-def open_store(config: StoreConfig, *, retry_seconds: float | None = None) -> Store:
-    """Open the store that `config` describes; nothing is sent yet.
-
-    Args:
-        config: where the store is.
-        retry_seconds: how long a failing request is tried again, where the store is a bucket; by default a minute.
-
-    Raises:
-        AccessDeniedError: no credentials are given and the standard AWS chain has none.
-    """
-    if config.kind == "folder":
-        from shipway.store.folder import FolderStore
-
-        return FolderStore(config.folder)
-    from shipway.store.object_store import RETRY_SECONDS, ObjectStore
-
-    return ObjectStore(config, retry_seconds=RETRY_SECONDS if retry_seconds is None else retry_seconds)
 
 
 def parse_bucket_path(text: str) -> tuple[str, str]:

@@ -1,0 +1,87 @@
+"""A run for the eyes: following it to its end, and what is known of it; shared by `run`, `show` and `demo`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from shipway.cli.output import print_table, size
+from shipway.errors import RunCancelledError, RunCrashedError, RunFailedError
+from shipway.settings import Settings
+
+if TYPE_CHECKING:
+    from shipway.prefect.api import Api
+
+STATES = {"COMPLETED": "green", "RUNNING": "blue", "FAILED": "red", "CRASHED": "red", "CANCELLED": "yellow"}
+
+
+def watch_run(api: Api, run_id: str, *, settings: Settings) -> dict[str, Any]:
+    """Follow a run to its end; return the facts that `shipway show` prints.
+
+    Raises:
+        RunFailedError, RunCrashedError, RunCancelledError: it did not complete.
+    """
+    from shipway.prefect.runs import Happening, find_run, follow
+
+    def tell(what: Happening) -> None:
+        if what.kind == "log":
+            colour = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}.get(what.level)
+            click.secho(f"  {what.text}", fg=colour, err=True)
+        else:
+            click.secho(f"{'Run' if what.kind == 'state' else 'Task'} {what.text}", fg=STATES.get(what.level), err=True)
+
+    ended = follow(api, run_id, tell)
+    errors = {"FAILED": RunFailedError, "CRASHED": RunCrashedError, "CANCELLED": RunCancelledError}
+    if error := errors.get(ended["state_type"]):
+        raise error(f"run {ended['name']} is {ended['state_name']}", hint="its logs are above")
+    return run_facts(api, find_run(api, run_id), settings)
+
+
+def run_facts(api: Api, run: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Return what is known of a run: the server's part and, where it completed, its record."""
+    from shipway.prefect.runs import data_folder, store_block
+    from shipway.prefect.stores import store_of
+    from shipway.run.record import find_record
+
+    facts: dict[str, Any] = {
+        "run": run["name"],
+        "id": run["id"],
+        "flow": run["flow_name"],
+        "state": run["state_name"],
+        "message": (run.get("state") or {}).get("message"),
+        "release": run.get("deployment_version"),
+        "parameters": run["parameters"],
+        "seconds": round(run["total_run_time"], 3),
+        "page": f"{api.ui_url}/runs/flow-run/{run['id']}",
+        "metrics": {},
+        "artifacts": [],
+    }
+    block = store_block(api, run, settings)
+    if block is None or run["state_type"] != "COMPLETED":
+        return facts
+    store = store_of(settings, block)
+    record = find_record(store, data_folder(run))
+    if record is not None:
+        facts["metrics"] = dict(record.metrics)
+        facts["artifacts"] = [
+            {**artifact.to_json(), "address": store.url(artifact.key)} for artifact in record.artifacts
+        ]
+        facts["environment"] = {key: value for key, value in record.environment.items() if key != "packages"}
+        facts["inputs"] = list(record.inputs)
+    return facts
+
+
+def show_facts(facts: dict[str, Any]) -> None:
+    """Print what `run_facts` returned for a person."""
+    for name in ("run", "state", "message", "release", "parameters", "seconds", "page"):
+        value = facts[name]
+        if value not in (None, ""):
+            click.echo(f"{name + ':':12}{json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}")
+    for name, value in facts["metrics"].items():
+        click.echo(f"{'metric:':12}{name} = {value:.6g}")
+    if facts["artifacts"]:
+        click.echo()
+        rows = [(a["name"], size(a["bytes"]), a["rows"], a["address"]) for a in facts["artifacts"]]
+        print_table(("SAVED", "SIZE", "ROWS", "ADDRESS"), rows)

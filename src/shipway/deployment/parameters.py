@@ -1,0 +1,61 @@
+"""A flow's parameters: read from the command line, and held against the flow's schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from shipway.errors import ParameterError
+
+
+def parse_parameters(pairs: tuple[str, ...], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Read `KEY=VALUE` pairs: JSON where that is what the flow's schema allows, text otherwise.
+
+    Raises:
+        ParameterError: a pair has no `=`.
+    """
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise ParameterError(f"{pair!r} is not KEY=VALUE")
+        values[key] = _value(text, schema.get("properties", {}).get(key, {}))
+    return values
+
+
+def _value(text: str, rule: Mapping[str, Any]) -> Any:
+    """Read one value: `2013` is text for a `str` parameter and a number for an `int` one."""
+    kinds = {option.get("type") for option in (rule, *rule.get("anyOf", ()))} - {None}
+    if kinds and kinds <= {"string", "null"} and not (text == "null" and "null" in kinds):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def check_parameters(parameters: Mapping[str, Any], schema: Mapping[str, Any], *, complete: bool) -> None:
+    """Check parameters against a flow's schema.
+
+    Args:
+        parameters: values by name.
+        schema: the flow's `parameter_openapi_schema`.
+        complete: whether required parameters must all be there (for a run) or may come later (for a deployment).
+
+    Raises:
+        ParameterError: a parameter is unknown, missing or of the wrong kind.
+    """
+    from jsonschema.exceptions import best_match
+    from jsonschema.validators import Draft202012Validator
+
+    known = schema.get("properties", {})
+    if unknown := [name for name in parameters if name not in known]:
+        hint = f"it takes {', '.join(known)}" if known else "it takes none"
+        raise ParameterError(f"the flow has no parameter {unknown[0]!r}", hint=hint)
+    required = schema.get("required", []) if complete else []
+    rules = {**schema, "required": required, "definitions": schema.get("definitions", {})}
+    error = best_match(Draft202012Validator(rules).iter_errors(dict(parameters)))
+    if error is not None:
+        where = ".".join(str(part) for part in error.absolute_path)
+        raise ParameterError(f"parameter {where} does not fit: {error.message[:300]}" if where else error.message[:300])

@@ -1,0 +1,25 @@
+"""From where a store is to the store, importing the client of its kind only."""
+
+from __future__ import annotations
+
+from shipway.store.base import Store
+from shipway.store.url import StoreConfig
+
+
+def open_store(config: StoreConfig, *, retry_seconds: float | None = None) -> Store:
+    """Open the store that `config` describes; nothing is sent yet.
+
+    Args:
+        config: where the store is.
+        retry_seconds: how long a failing request is tried again, where the store is a bucket; by default a minute.
+
+    Raises:
+        AccessDeniedError: no credentials are given and the standard AWS chain has none.
+    """
+    if config.kind == "folder":
+        from shipway.store.folder import FolderStore
+
+        return FolderStore(config.folder)
+    from shipway.store.object_store import RETRY_SECONDS, ObjectStore
+
+    return ObjectStore(config, retry_seconds=RETRY_SECONDS if retry_seconds is None else retry_seconds)
