@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from statistics import median
 
 from benchmarks.measure import Command, Sample, in_turns
 from benchmarks.report import Goal, Table
@@ -44,7 +45,7 @@ def _prepare(project: Project) -> None:
     """Make a handful of deployments, a run with data, and a deployment file that is applied already."""
     (project.folder / "tiny.py").write_text(FLOW)
     for name in DEPLOYMENTS:
-        project.shipway("deploy", "./tiny.py:main", "-n", name)
+        project.shipway("deploy", "./tiny.py:main", "-n", name, "-p", "n=2")
     project.shipway("run", f"tiny/{DEPLOYMENTS[-1]}", "--name", "first", "--watch")
     project.shipway("block", "s3", "there", "--bucket-path", "there", "--stack")
     project.environment["PREFECT_API_URL"] = project.api_url
@@ -90,11 +91,13 @@ def _measure(project: Project, commands: list[Command]) -> dict[str, Sample]:
 
 
 def _table(title: str, samples: dict[str, Sample], goal: Goal) -> Table:
-    rows = tuple(
-        (name, *(f"{value:.3f}" for value in (sample.median, min(sample.seconds), max(sample.seconds))))
-        for name, sample in samples.items()
-    )
-    return Table(title, (f"wall time in seconds, {ROUNDS} rounds", "median", "min", "max"), rows, goal)
+    rows = tuple((name, *(f"{value:.3f}" for value in _figures(sample))) for name, sample in samples.items())
+    headers = (f"seconds, {ROUNDS} rounds", "median", "min", "max", "processor")
+    return Table(title, headers, rows, goal)
+
+
+def _figures(sample: Sample) -> tuple[float, ...]:
+    return sample.median, min(sample.seconds), max(sample.seconds), median(sample.processor)
 
 
 def _script(name: str, *arguments: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -29,13 +30,19 @@ class Command:
 
 @dataclass(frozen=True)
 class Sample:
-    """The seconds that several runs of one thing took."""
+    """What several runs of one thing took.
+
+    Attributes:
+        seconds: wall time of each run.
+        processor: seconds of processor time of each, which other work on the machine changes less.
+    """
 
     seconds: tuple[float, ...]
+    processor: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """What a run takes as a rule."""
+        """How long one waits as a rule."""
         return median(self.seconds)
 
 
@@ -47,26 +54,32 @@ def in_turns(
     Raises:
         RuntimeError: a command failed; nothing is concluded from the time of a failure.
     """
-    seconds: dict[str, list[float]] = {command.name: [] for command in commands}
+    taken: dict[str, list[tuple[float, float]]] = {command.name: [] for command in commands}
     for number in range(warm_up + rounds):
         for command in commands:
             argv = [word.replace("{round}", str(number)) for word in command.argv]
             took = _run(argv, folder, environment)
             if number >= warm_up:
-                seconds[command.name].append(took)
-    return {name: Sample(tuple(values)) for name, values in seconds.items()}
+                taken[command.name].append(took)
+    return {name: Sample(*zip(*values, strict=True)) for name, values in taken.items()}
 
 
-def _run(argv: Sequence[str], folder: Path, environment: Mapping[str, str]) -> float:
-    since = time.perf_counter()
+def _run(argv: Sequence[str], folder: Path, environment: Mapping[str, str]) -> tuple[float, float]:
+    since, before = time.perf_counter(), _children()
     done = subprocess.run(
         argv, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT, check=False
     )
-    took = time.perf_counter() - since
+    took = time.perf_counter() - since, _children() - before
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()
         raise RuntimeError(f"{' '.join(argv)} exited with {done.returncode}:\n{said}")
     return took
+
+
+def _children() -> float:
+    """Return the processor time of all processes that this one has waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def clean_environment(home: Path, **variables: str) -> dict[str, str]:

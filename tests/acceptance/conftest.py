@@ -7,7 +7,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,14 @@ def one_line(done: Done, status: int) -> str:
     lines = [line for line in done.stderr.splitlines() if line.startswith("shipway: ")]
     assert len(lines) == 1, done.stderr
     return lines[0]
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait for a condition, with a limit so generous that only a fault reaches it."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.2)
 
 
 def run_python(code: str, project: Shell) -> None:

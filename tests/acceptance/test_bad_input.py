@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import socket
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import Shell, free_port, one_line, run_python
+from tests.acceptance.conftest import Shell, free_port, one_line, run_python, wait_until
 
 GOOD = "from prefect import flow\n\n@flow(name='bad-input')\ndef main(n: int, label: str = 'x'):\n    pass\n"
 
@@ -202,3 +203,22 @@ LocalFileSystem(basepath={str(folder / "work.py")!r}).save("unwritable")
     run_python(code, project)
     one_line(project("build", "./work.py:main", "-n", "x", "-sb", "local-file-system/unwritable"), 6)
     untouched(folder)
+
+
+@pytest.mark.parametrize("name", ["a/b", "with space", "Ünïcode", "n" * 300, ""])
+def test_block_names_that_cannot_be(project: Shell, name: str) -> None:
+    """Refused before anything is made: there is no bucket of that name afterwards."""
+    bucket = f"never-{uuid.uuid4().hex[:8]}"
+    assert "a block cannot be named" in one_line(project("block", "s3", name, "--bucket-path", bucket, "--stack"), 3)
+
+
+def test_a_run_that_nobody_takes_says_why(project: Shell, folder: Path) -> None:
+    pool = f"empty-{uuid.uuid4().hex[:8]}"
+    project.ok("deploy", "./work.py:main", "-n", "waits", "-p", "n=1", "--pool", pool, "-t", "lonely")
+    output = folder / "output"
+    watching = project.start("run", "bad-input/waits", "--watch", output=output)
+    try:
+        wait_until(lambda: "start one with `shipway worker start -q lonely`" in output.read_text())
+    finally:
+        watching.terminate()
+        watching.wait(timeout=30)

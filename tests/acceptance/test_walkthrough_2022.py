@@ -16,7 +16,7 @@ from shipway.prefect.api import Api
 from shipway.settings import Settings
 from shipway.stack.seaweed import weed_binary
 from shipway.testing import skip_or_fail
-from tests.acceptance.conftest import Shell, free_port
+from tests.acceptance.conftest import Shell, free_port, wait_until
 
 EXAMPLE = Path(__file__).parents[2] / "examples/red_wine"
 
@@ -44,7 +44,7 @@ def test_walkthrough(terminal: Shell) -> None:
     try:
         api = Api(Settings.load(terminal.folder, {}))
         assert api.url == url
-        wait_for(api)
+        wait_until(lambda: is_ready(api))
         terminal.ok("block", "s3", "wine", "--bucket-path", "wine/project", "--stack")
         terminal.ok(
             "deployment",
@@ -82,16 +82,9 @@ def test_walkthrough(terminal: Shell) -> None:
                 process.wait(timeout=90)
 
 
-def wait_for(api: Api) -> None:
-    """Wait until the stack has saved the block of its store, which it does when all is ready."""
-    import time
-
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        try:
-            if api.find("/block_types/slug/s3/block_documents/name/stack"):
-                return
-        except ServerError:
-            pass
-        time.sleep(0.2)
-    pytest.fail("the server did not become ready")
+def is_ready(api: Api) -> bool:
+    """Whether the stack has saved the block of its store, which it does when all is ready."""
+    try:
+        return api.find("/block_types/slug/s3/block_documents/name/stack") is not None
+    except ServerError:
+        return False

@@ -48,7 +48,7 @@ BUDGET = {
     "runs":                                                      "click",
     "show first":                                                "click obstore",
     "show first --json":                                         "click obstore",
-    "get first result copy.json":                                "click obstore pathspec",
+    "get first result copy.json":                                "click obstore pathspec typing_extensions",
     "status":                                                    "click psutil",
     "block s3 it --bucket-path BUCKET --endpoint-url ENDPOINT":  "click obstore",
 }  # fmt: skip

@@ -66,7 +66,8 @@ def cli() -> None:
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its status; an error is one line on standard error."""
     try:
-        status = cli.main(args=args, prog_name="shipway", standalone_mode=False)
+        color = False if os.environ.get("NO_COLOR") else None
+        status = cli.main(args=args, prog_name="shipway", standalone_mode=False, color=color)
         _leave(status if isinstance(status, int) else 0)
     except ShipwayError as error:
         click.echo(f"shipway: {' '.join(str(error).split())}", err=True)

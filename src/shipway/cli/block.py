@@ -66,7 +66,11 @@ def s3(
     instance role. Keys never go on the command line. With --endpoint-url the keys of the environment are kept, because
     such a server's keys are in nobody's chain.
     """
+    from shipway.prefect.api import Api
+    from shipway.prefect.blocks import check_block_name, save_s3_block
+
     settings = Settings.load()
+    check_block_name(name)
     bucket, prefix = parse_bucket_path(bucket_path)
     if of_stack:
         if endpoint_url or secrets_from_stdin or profile:
@@ -85,8 +89,6 @@ def s3(
             secret_key=secret,
             session_token=token,
         )
-    from shipway.prefect.api import Api
-    from shipway.prefect.blocks import save_s3_block
     from shipway.store.bucket import ensure_bucket
     from shipway.store.probe import probe
 

@@ -30,7 +30,8 @@ def watch_run(api: Api, run_id: str, *, settings: Settings) -> dict[str, Any]:
             colour = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}.get(what.level)
             click.secho(f"  {what.text}", fg=colour, err=True)
         else:
-            click.secho(f"{'Run' if what.kind == 'state' else 'Task'} {what.text}", fg=STATES.get(what.level), err=True)
+            head = {"state": "Run ", "task": "Task "}.get(what.kind, "")
+            click.secho(f"{head}{what.text}", fg=STATES.get(what.level), err=True)
 
     ended = follow(api, run_id, tell)
     errors = {"FAILED": RunFailedError, "CRASHED": RunCrashedError, "CANCELLED": RunCancelledError}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -12,6 +13,17 @@ from shipway.prefect.stores import LOCAL_BLOCK, STACK_BLOCK
 from shipway.settings import Settings
 from shipway.stack import facts
 from shipway.store.url import StoreConfig
+
+
+def check_block_name(name: str) -> str:
+    """Return `name` if Prefect lets a block have it.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not re.fullmatch(r"[a-z0-9-]{1,255}", name):
+        raise InputError(f"a block cannot be named {name[:80]!r}", hint="use lower-case letters, digits and dashes")
+    return name
 
 
 def save_s3_block(settings: Settings, name: str, config: StoreConfig) -> None:
@@ -87,16 +99,9 @@ def _register(api: Api) -> tuple[str, str]:
 
 def _save(api: Api, kind: str, name: str, data: dict[str, Any], type_id: str, schema_id: str) -> None:
     found = api.find(f"/block_types/slug/{quote(kind)}/block_documents/name/{quote(name)}")
-    try:
-        if found:
-            body = {"data": data, "block_schema_id": schema_id, "merge_existing_data": False}
-            api.request("PATCH", f"/block_documents/{found['id']}", body)
-        else:
-            body = {"name": name, "data": data, "block_schema_id": schema_id, "block_type_id": type_id}
-            api.request("POST", "/block_documents/", body)
-    except ServerError as error:
-        if "422" in error.message:
-            raise InputError(
-                f"a block cannot be named {name[:80]!r}", hint="use lower-case letters, digits and dashes"
-            ) from None
-        raise
+    if found:
+        body = {"data": data, "block_schema_id": schema_id, "merge_existing_data": False}
+        api.request("PATCH", f"/block_documents/{found['id']}", body)
+    else:
+        body = {"name": check_block_name(name), "data": data, "block_schema_id": schema_id, "block_type_id": type_id}
+        api.request("POST", "/block_documents/", body)

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from shipway.errors import NotFoundError, ServerUnreachableError
-from shipway.prefect.api import Api
+from shipway.prefect.api import Api, quote
 from shipway.prefect.stores import default_block
 from shipway.run.record import run_folder
 from shipway.settings import Settings
@@ -21,6 +21,9 @@ LAST_LINE = "Finished in state"
 
 SETTLE_SECONDS = 5.0
 """How long after a final state `follow` waits for the last line; logs come in batches, two seconds apart."""
+
+WORKER_SECONDS = 10.0
+"""How long a run that is due may wait for a worker before `follow` says why it may wait."""
 
 PATIENCE_SECONDS = 120.0
 """How long `follow` waits for a server that went away."""
@@ -34,7 +37,7 @@ class Happening:
     """One thing that happened to a run.
 
     Attributes:
-        kind: `state`, `task` or `log`.
+        kind: `state`, `task`, `log` or `note`.
         text: what to show.
         level: of a log line: DEBUG to CRITICAL; of a state: its type.
     """
@@ -125,6 +128,7 @@ def follow(api: Api, run_id: str, tell: Callable[[Happening], None]) -> dict[str
     """
     state, tasks, names, seen_logs = "", dict[str, str](), dict[str, str](), 0
     away: float | None = None
+    began, noted = time.monotonic(), False
     settled, complete = 0.0, False
     while True:
         try:
@@ -149,6 +153,9 @@ def follow(api: Api, run_id: str, tell: Callable[[Happening], None]) -> dict[str
                 state = run["state_name"]
                 message = (run.get("state") or {}).get("message")
                 tell(Happening("state", f"{state}{f': {message}' if message else ''}", run["state_type"]))
+            if not noted and state == "Scheduled" and time.monotonic() - began > WORKER_SECONDS:
+                noted = True
+                tell(Happening("note", _why_waiting(api, run), "WARNING"))
             away = None
         except ServerUnreachableError:
             away = away or time.monotonic()
@@ -160,6 +167,16 @@ def follow(api: Api, run_id: str, tell: Callable[[Happening], None]) -> dict[str
             return run
         settled += POLL_SECONDS if final else 0.0
         time.sleep(POLL_SECONDS)
+
+
+def _why_waiting(api: Api, run: Mapping[str, Any]) -> str:
+    """Say why nobody may have taken a run that is due."""
+    pool, queue = run.get("work_pool_name"), run.get("work_queue_name")
+    workers = api.request("POST", f"/work_pools/{quote(pool)}/workers/filter", {}) if pool else []
+    online = sum(worker.get("status") == "ONLINE" for worker in workers)
+    if not online:
+        return f"No worker is online; start one with `shipway worker start -q {queue}`"
+    return f"Still waiting in queue {queue}; {online} online worker(s) may be busy, or take from other queues"
 
 
 def _logs(api: Api, run_id: str, offset: int) -> Iterator[dict[str, Any]]:
