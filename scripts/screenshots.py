@@ -19,7 +19,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -73,7 +74,7 @@ class Shot:
 class Browser:
     """One page of a running Chromium, driven over its DevTools protocol."""
 
-    connection: ClientConnection
+    connection: Connection
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def call(self, method: str, **parameters: Any) -> Any:
@@ -128,6 +129,7 @@ class Browser:
 
 
 def main() -> None:
+    """Take every picture."""
     with running_stack() as project, running_browser() as browser:
         for shot in _shots(project):
             browser.show(f"{project.status()['ui_url']}{shot.path}", shot.texts, shot.click)
@@ -155,7 +157,7 @@ def _shots(project: Project) -> list[Shot]:
     return [
         Shot("ui-flow", f"/flows/flow/{deployment['flow_id']}", (flow, "demo"), "Deployments"),
         Shot("ui-deployment", f"/deployments/deployment/{deployment['id']}", ("demo", run["run"], "Completed")),
-        Shot("ui-block", f"/blocks/block/{block['id']}", ("demo", "Endpoint", "s3/demo")),
+        Shot("ui-block", f"/blocks/block/{block['id']}", ("demo", "Endpoint Url", "Bucket Path")),
         Shot("ui-queue", f"/work-pools/work-pool/shipway/queue/{queue}", (queue, run["run"])),
         Shot("ui-run", f"/runs/flow-run/{run['id']}", (run["run"], "Finished in state Completed", *tasks[:1])),
         Shot("ui-artifacts", f"/artifacts/artifact/{table['id']}", saved[:3]),

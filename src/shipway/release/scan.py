@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fnmatch
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ import pathspec
 from shipway.digest import sha256_bytes, sha256_file
 from shipway.errors import FolderError
 from shipway.manifest import LINK, Entry, folded, unsafe
+from shipway.release.index import Index, identity
 
 IGNORE_FILES = (".shipwayignore", ".prefectignore", ".gitignore")
 """The first of these that the folder holds says what is left out, in gitignore's language."""
@@ -67,24 +70,29 @@ class Scan:
     big: tuple[str, ...] = ()
 
 
+_never_folder = re.compile("|".join(fnmatch.translate(name[:-1]) for name in NEVER if name.endswith("/")))
+_never_file = re.compile("|".join(fnmatch.translate(name) for name in NEVER if not name.endswith("/")))
+_secret = re.compile("|".join(map(fnmatch.translate, SECRET)))
+
+
 @dataclass(slots=True)
 class _Rules:
-    never: pathspec.GitIgnoreSpec
-    secret: pathspec.GitIgnoreSpec
     chosen: pathspec.GitIgnoreSpec
     source: str
     skipped: list[str] = field(default_factory=list)
 
     def leaves_out(self, path: str) -> bool:
         """Tell whether `path` is left out; raises FolderError for a secret nobody decided about."""
-        verdict = self.chosen.check_file(path).include
-        if self.never.match_file(path):
+        folder = path.endswith("/")
+        name = path.rstrip("/").rpartition("/")[2]
+        if (_never_folder if folder else _never_file).match(name):
             return True
+        verdict = self.chosen.check_file(path).include
         if verdict:
             self.skipped.append(path)
             return True
         # `verdict` is False, not None, where a line starting with `!` names the file: then it was decided.
-        if verdict is None and self.secret.match_file(path.rpartition("/")[2]):
+        if verdict is None and not folder and _secret.match(name):
             raise FolderError(
                 f"{path} looks like a secret, so it is not put into a release",
                 hint=f"write {path} into {self.source} to leave it out, or !{path} to take it all the same",
@@ -92,10 +100,11 @@ class _Rules:
         return False
 
 
-def scan(folder: Path) -> Scan:
-    """Hash every file of `folder` that belongs to a release.
+def scan(folder: Path, index: Index | None = None) -> Scan:
+    """Hash every file of `folder` that belongs to a release; one that `index` knows unchanged is not read.
 
-    The result depends on paths, modes and contents alone, never on order, time, owner or machine.
+    The result depends on paths, modes and contents alone, never on order, time, owner or machine. The index is left
+    with what was found, for the caller to save.
 
     Raises:
         FolderError: the folder is missing or empty, or holds something that cannot be released.
@@ -103,7 +112,8 @@ def scan(folder: Path) -> Scan:
     if not folder.is_dir():
         raise FolderError(f"{folder} is not a folder")
     rules = _rules(folder)
-    entries = sorted(_walk(folder, folder, rules), key=lambda entry: entry.path.encode())
+    walker = _Walker(folder, rules, index or Index())
+    entries = sorted(walker.walk(str(folder), ""), key=lambda entry: entry.path.encode())
     if not entries:
         raise FolderError(f"{folder} holds no file to release", hint="look at its ignore file, or name another folder")
     _refuse_collisions(entries)
@@ -130,33 +140,60 @@ def _rules(folder: Path) -> _Rules:
         chosen = pathspec.GitIgnoreSpec.from_lines(lines)
     except ValueError as error:
         raise FolderError(f"{folder / source} holds a pattern that is not gitignore's: {error}") from None
-    return _Rules(pathspec.GitIgnoreSpec.from_lines(NEVER), pathspec.GitIgnoreSpec.from_lines(SECRET), chosen, source)
+    return _Rules(chosen, source)
 
 
-def _walk(root: Path, folder: Path, rules: _Rules) -> Iterator[Entry]:
-    try:
-        found = list(os.scandir(folder))
-    except OSError as error:
-        raise _unreadable(folder.relative_to(root).as_posix(), error) from None
-    for item in found:
-        path = Path(item.path).relative_to(root).as_posix()
-        if item.is_dir(follow_symlinks=False):
-            if not rules.leaves_out(f"{path}/") and not _is_environment(item.path, path, rules):
-                yield from _walk(root, Path(item.path), rules)
-        elif not rules.leaves_out(path) and not _is_own_output(root, path):
-            if reason := unsafe(path):
-                raise FolderError(
-                    f"{path!r} cannot be released: {reason}", hint="rename it, or add it to .shipwayignore"
-                )
-            yield _entry(root, path)
+@dataclass(frozen=True, slots=True)
+class _Walker:
+    root: Path
+    rules: _Rules
+    index: Index
 
+    def walk(self, folder: str, prefix: str) -> Iterator[Entry]:
+        """Yield the entries below `folder`, whose paths begin with `prefix`."""
+        try:
+            found = list(os.scandir(folder))
+        except OSError as error:
+            raise _unreadable(prefix or str(self.root), error) from None
+        for item in found:
+            path = prefix + item.name
+            if item.is_dir(follow_symlinks=False):
+                if not self.rules.leaves_out(f"{path}/") and not self._is_environment(item.path, path):
+                    yield from self.walk(item.path, f"{path}/")
+            elif not self.rules.leaves_out(path) and not _is_own_output(self.root, path):
+                if reason := unsafe(path):
+                    hint = "rename it, or add it to .shipwayignore"
+                    raise FolderError(f"{path!r} cannot be released: {reason}", hint=hint)
+                yield self._entry(item.path, path)
 
-def _is_environment(full: str, path: str, rules: _Rules) -> bool:
-    """Tell whether a folder is a virtual environment, whatever its name."""
-    found = (Path(full) / "pyvenv.cfg").is_file()
-    if found:
-        rules.skipped.append(f"{path}/")
-    return found
+    def _is_environment(self, folder: str, path: str) -> bool:
+        """Tell whether a folder is a virtual environment, whatever its name."""
+        found = (Path(folder) / "pyvenv.cfg").is_file()
+        if found:
+            self.rules.skipped.append(f"{path}/")
+        return found
+
+    def _entry(self, full: str, path: str) -> Entry:
+        for _ in range(TRIES):
+            try:
+                before = os.lstat(full)
+                if stat.S_ISLNK(before.st_mode):
+                    return _link(self.root, path)
+                if not stat.S_ISREG(before.st_mode):
+                    raise FolderError(f"{path} is {_kind(before.st_mode)}, not a file", hint="add it to .shipwayignore")
+                mode = "100755" if before.st_mode & stat.S_IXUSR else "100644"
+                now = identity(before)
+                sha256 = self.index.digest(path, now)
+                if sha256 is None:
+                    sha256, size = sha256_file(Path(full))
+                    # A file written to while it is read would have a digest of bytes that never stood together.
+                    if identity(os.lstat(full)) != now or size != before.st_size:
+                        continue
+            except OSError as error:
+                raise _unreadable(path, error) from None
+            self.index.note(path, now, sha256)
+            return Entry(path, mode, before.st_size, sha256)
+        raise FolderError(f"{path} changes while it is read", hint="stop what writes it, or add it to .shipwayignore")
 
 
 def _is_own_output(root: Path, path: str) -> bool:
@@ -167,25 +204,6 @@ def _is_own_output(root: Path, path: str) -> bool:
             return file.read(64).startswith(MARKS)
     except OSError:
         return False
-
-
-def _entry(root: Path, path: str) -> Entry:
-    full = root / path
-    for _ in range(TRIES):
-        try:
-            before = full.lstat()
-            if stat.S_ISLNK(before.st_mode):
-                return _link(root, path)
-            if not stat.S_ISREG(before.st_mode):
-                raise FolderError(f"{path} is {_kind(before.st_mode)}, not a file", hint="add it to .shipwayignore")
-            sha256, size = sha256_file(full)
-            after = full.lstat()
-        except OSError as error:
-            raise _unreadable(path, error) from None
-        # A file that was written to while it was read would have a digest of bytes that never stood together.
-        if _identity(before) == _identity(after) and size == after.st_size:
-            return Entry(path, "100755" if after.st_mode & stat.S_IXUSR else "100644", size, sha256)
-    raise FolderError(f"{path} changes while it is read", hint="stop what writes it, or add it to .shipwayignore")
 
 
 def _link(root: Path, path: str) -> Entry:
@@ -202,10 +220,6 @@ def _link(root: Path, path: str) -> Entry:
         raise FolderError(f"{path} is a link that leaves the folder", hint=hint)
     content = os.fsencode(target)
     return Entry(path, LINK, len(content), sha256_bytes(content))
-
-
-def _identity(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _kind(mode: int) -> str:
