@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shipway.blob import Location, epoch_of
+from shipway.blob import Location, epoch_of, release_key
 from shipway.digest import canonical_json, is_sha256, sha256_bytes
 from shipway.errors import IntegrityError
+from shipway.store.base import Store
 
 FORMAT = 1
 MAX_BYTES = 32 * 1024 * 1024
@@ -136,6 +137,17 @@ def parse(data: bytes, *, expected: str) -> Manifest:
     if manifest.release_id != expected:
         raise IntegrityError(f"the manifest of release {short} describes another tree, {manifest.release_id[:12]}")
     return manifest
+
+
+def read_manifest(store: Store, version: Version) -> Manifest:
+    """Read and check a release's manifest.
+
+    Raises:
+        ObjectNotFoundError: there is no such release.
+        IntegrityError: the manifest is damaged or unsafe.
+    """
+    data = store.read(release_key(version.epoch, version.release_id), length=MAX_BYTES + 1)
+    return parse(data, expected=version.release_id)
 
 
 def unsafe(path: str) -> str | None:

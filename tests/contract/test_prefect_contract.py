@@ -16,7 +16,7 @@ from prefect.flow_engine import load_flow, load_flow_run, run_flow
 from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, get_current_settings, temporary_settings
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
-from shipway.deployment.plan import PULL_STEP
+from shipway.deployment.step import PULL_STEP
 from shipway.prefect.block_types import S3, schema_document
 from shipway.prefect.pool import POOL_TYPE, base_job_template
 from shipway.prefect.worker import ShipwayJobConfiguration, ShipwayWorker

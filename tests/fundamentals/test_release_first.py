@@ -43,7 +43,8 @@ def test_a_second_build_uploads_nothing(tmp_path: Path) -> None:
     (folder / "flow.py").write_text("x = 1\n")
     store = FolderStore(tmp_path / "store")
 
-    first, second = build(scan(folder), store), build(scan(folder), store)
+    first = build(scan(folder), store)
+    second = build(scan(folder), store, previous=first.version)
 
     assert first.uploaded_bytes > 0
     assert second.uploaded_bytes == 0

@@ -13,7 +13,7 @@ from shipway.release.checkout import checkout
 from shipway.release.scan import IGNORE_FILES, NEVER, SECRET, scan
 from shipway.store.folder import FolderStore
 
-left_out = pathspec.GitIgnoreSpec.from_lines([*NEVER, *SECRET, *IGNORE_FILES])
+left_out = pathspec.GitIgnoreSpec.from_lines([*NEVER, *SECRET, *IGNORE_FILES, "pyvenv.cfg"])
 segments = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=12).filter(
     lambda text: unsafe(text) is None and not left_out.match_file(text) and not left_out.match_file(f"{text}/")
 )

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from shipway.errors import ConflictError, InputError, ObjectExistsError, ObjectNotFoundError
+from shipway.digest import sha256_bytes
+from shipway.errors import ConflictError, InputError, IntegrityError, ObjectExistsError, ObjectNotFoundError
 from shipway.store.base import Store
 from shipway.store.folder import FolderStore
 from shipway.store.object_store import WHOLE_UPLOAD, ObjectStore
@@ -375,3 +376,34 @@ def test_addresses_are_urls_without_secrets(store: Store) -> None:
     assert store.url("a/b").endswith("/a/b")
     assert "key-" not in store.url("a/b")
     assert "secret" not in repr(store).lower()
+
+
+@pytest.mark.parametrize("size", [0, 1000, 20_000_000])
+def test_create_checks_the_digest_on_the_way(store: Store, tmp_path: Path, size: int) -> None:
+    path = tmp_path / "source"
+    path.write_bytes(b"x" * size)
+    with pytest.raises(IntegrityError, match="is not what it was"):
+        store.create("wrong", path, sha256="0" * 64)
+    assert list(store.list()) == []
+    right = sha256_bytes(b"x" * size)
+    etag = store.create("right", path, sha256=right)
+    assert store.head("right").etag == etag
+    assert store.create("right", path, sha256=right) == etag
+    with pytest.raises(IntegrityError):
+        store.create("bytes", b"x", sha256="0" * 64)
+
+
+def test_an_object_of_another_size_is_not_believed_to_be_the_same(store: Store) -> None:
+    store.create("key", b"one")
+    with pytest.raises(ObjectExistsError):
+        store.create("key", b"three", sha256=sha256_bytes(b"three"))
+
+
+def test_read_changed_answers_only_what_is_new(store: Store) -> None:
+    etag = store.put("pointer", b"1")
+    assert store.read_changed("pointer", etag) is None
+    new = store.put("pointer", b"2")
+    assert store.read_changed("pointer", etag) == (b"2", new)
+    store.delete("pointer")
+    with pytest.raises(ObjectNotFoundError):
+        store.read_changed("pointer", new)

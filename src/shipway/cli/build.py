@@ -86,7 +86,7 @@ def run_build(entrypoint: str, **options: Any) -> tuple[dict[str, Any], Path]:
             settings, BuildOrder(entrypoint=entrypoint, folder=Path.cwd(), **options), progress=note
         )
     release = built.release
-    count = len(release.manifest.entries)
+    count = len(release.entries)
     for path in built.scan.big:
         say(f"Note: {path} is over 20 MB; data belongs in the store. .shipwayignore leaves it out of releases.")
     if built.scan.skipped:
@@ -94,15 +94,16 @@ def run_build(entrypoint: str, **options: Any) -> tuple[dict[str, Any], Path]:
         more = len(built.scan.skipped) - 6
         say(f"Left out: {shown}{f' and {more} more' if more > 0 else ''}")
     say(
-        f"Release {release.version.short} of {built.spec.full_name}: {count} files, {size(release.manifest.size)}, "
+        f"Release {release.version.short} of {built.spec.full_name}: {count} files, {size(release.size)}, "
         f"{size(release.uploaded_bytes)} uploaded to {built.address}"
     )
     facts = {
         "deployment": built.spec.full_name,
         "release": str(release.version),
         "files": count,
-        "bytes": release.manifest.size,
+        "bytes": release.size,
         "uploaded_bytes": release.uploaded_bytes,
+        "requests": built.requests,
         "seconds": round(release.seconds, 3),
         "deployment_file": str(built.file),
         "store": built.spec.store,

@@ -16,7 +16,7 @@ from shipway.settings import Settings
 @json_option
 def command(deployment: str, as_json: bool) -> None:
     """Show a deployment: release, queue, parameters, schedules, store."""
-    from shipway.deployment.plan import PULL_STEP
+    from shipway.deployment.step import block_of
     from shipway.prefect.api import Api
 
     api = Api(Settings.load())
@@ -24,14 +24,13 @@ def command(deployment: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    steps = found.get("pull_steps") or [{}]
     limit = (found.get("global_concurrency_limit") or {}).get("limit")
     lines = {
         "deployment": deployment,
         "description": (found.get("description") or "").splitlines()[0] if found.get("description") else None,
         "release": found.get("version"),
         "entrypoint": found.get("entrypoint"),
-        "store": (steps[0].get(PULL_STEP) or {}).get("store"),
+        "store": block_of(found),
         "work pool": found.get("work_pool_name"),
         "queue": found.get("work_queue_name"),
         "tags": ", ".join(found["tags"]),

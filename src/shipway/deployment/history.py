@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from shipway.artifact import segment
-from shipway.digest import canonical_json
+from shipway.digest import canonical_json, sha256_bytes
 from shipway.errors import ConflictError, IntegrityError, ObjectExistsError, ObjectNotFoundError
 from shipway.manifest import Version
 from shipway.store.base import Store
@@ -54,15 +56,21 @@ def pointer_key(flow: str, name: str) -> str:
     return f"deployments/{segment(flow)}/{segment(name)}.json"
 
 
-def read_pointer(store: Store, flow: str, name: str) -> Pointer | None:
+def read_pointer(store: Store, flow: str, name: str, *, cache: Path | None = None) -> Pointer | None:
     """Return a deployment's pointer, or None where it was never applied.
+
+    Args:
+        store: where the deployment's releases are.
+        flow: the flow's name.
+        name: the deployment's name.
+        cache: folder in which the pointer is kept, so that one that has not moved is answered without a body.
 
     Raises:
         IntegrityError: the pointer is malformed.
     """
     key = pointer_key(flow, name)
     try:
-        data, etag = store.read_tagged(key)
+        data, etag = _read_cached(store, key, cache) if cache else store.read_tagged(key)
     except ObjectNotFoundError:
         return None
     try:
@@ -99,6 +107,25 @@ def move_pointer(store: Store, flow: str, name: str, version: Version) -> Pointe
             continue
         return Pointer(moves, etag)
     raise ConflictError(f"the pointer of {flow}/{name} keeps being moved by somebody else", hint="try again")
+
+
+def _read_cached(store: Store, key: str, folder: Path) -> tuple[bytes, str]:
+    path = folder / f"pointer-{sha256_bytes(f'{store.address} {key}'.encode())[:24]}"
+    try:
+        etag, _, text = path.read_text().partition("\n")
+        found = store.read_changed(key, etag)
+        if found is None:
+            return text.encode(), etag
+    except (OSError, UnicodeDecodeError):
+        found = store.read_tagged(key)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(f".{os.getpid()}")
+        scratch.write_text(f"{found[1]}\n{found[0].decode()}")
+        scratch.replace(path)
+    except (OSError, UnicodeDecodeError):
+        pass  # it costs the next reader a longer answer
+    return found
 
 
 def _encode(moves: tuple[Moved, ...]) -> bytes:

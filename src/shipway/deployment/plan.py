@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shipway.deployment.spec import DeploymentSpec
-
-PULL_STEP = "shipway.prefect.pull.release"
-ENGINE = "python -m shipway.prefect.engine"
-"""How a worker starts a run: Prefect's engine, with the run's data committed before the run completes."""
+from shipway.deployment.step import ENGINE, PULL_STEP, block_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +125,13 @@ def _wanted(spec: DeploymentSpec, *, stock: bool) -> dict[str, str]:
 
 
 def _had(server: Mapping[str, Any], spec: DeploymentSpec) -> dict[str, str]:
-    steps = server.get("pull_steps") or [{}]
     limit = server.get("global_concurrency_limit") or {}
     values = {
         "release": server.get("version") or "",
         "entrypoint": server.get("entrypoint") or "",
         "description": server.get("description") or "",
         "tags": ", ".join(sorted(server.get("tags", []))),
-        "store": (steps[0].get(PULL_STEP) or {}).get("store", ""),
+        "store": block_of(server) or "",
         "work pool": server.get("work_pool_name") or "",
         "work queue": server.get("work_queue_name") or "",
         "concurrency limit": _text(server.get("concurrency_limit") or limit.get("limit")),

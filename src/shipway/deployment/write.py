@@ -6,7 +6,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ruamel.yaml.scalarstring import LiteralScalarString
 from shipway.artifact import segment
 from shipway.deployment.spec import DeploymentSpec, Schedule
 from shipway.errors import FolderError
-from shipway.manifest import Manifest
+from shipway.manifest import Entry
 
 HEAD = """\
 # Shipway deployment {full_name}, written by `shipway build`. Read it, edit it, then: shipway apply {file}
@@ -67,7 +67,7 @@ def deployment_text(spec: DeploymentSpec, file: str) -> str:
     return HEAD.format(full_name=spec.full_name, file=file) + "\n" + body + "\n"
 
 
-def manifest_text(spec: DeploymentSpec, manifest: Manifest) -> str:
+def manifest_text(spec: DeploymentSpec, entries: Sequence[Entry]) -> str:
     """Return the manifest file: the flow, where it is, its parameters, and every file of the release."""
     document = {
         "shipway_manifest": 1,
@@ -76,8 +76,7 @@ def manifest_text(spec: DeploymentSpec, manifest: Manifest) -> str:
         "parameter_openapi_schema": spec.parameter_openapi_schema,
         "release": spec.release,
         "files": [
-            {"path": entry.path, "mode": entry.mode, "bytes": entry.size, "sha256": entry.sha256}
-            for entry in manifest.entries
+            {"path": entry.path, "mode": entry.mode, "bytes": entry.size, "sha256": entry.sha256} for entry in entries
         ],
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

@@ -9,10 +9,10 @@ from shipway.deployment.history import move_pointer
 from shipway.deployment.plan import Plan, job_variables, plan, pull_steps
 from shipway.deployment.spec import DeploymentSpec
 from shipway.errors import DeploymentFileError, ObjectNotFoundError
+from shipway.manifest import read_manifest
 from shipway.prefect.api import Api, quote
 from shipway.prefect.pool import POOL_TYPE, base_job_template
 from shipway.prefect.stores import store_of
-from shipway.release.build import read_manifest
 from shipway.settings import Settings
 
 

@@ -20,8 +20,11 @@ from shipway.errors import FlowFileError, InputError
 from shipway.prefect.blocks import save_local_block
 from shipway.prefect.stores import default_block, is_local_default, store_of
 from shipway.release.build import Progress, Release, build
+from shipway.release.index import Index
+from shipway.release.memory import Memory
 from shipway.release.scan import Scan, scan
 from shipway.settings import Settings
+from shipway.store.counting import CountingStore
 
 IMPORT_SECONDS = 300
 """How long a flow file may take to import."""
@@ -56,6 +59,7 @@ class Built:
         scan: what was taken of the folder.
         file: the deployment file.
         address: the store's address.
+        requests: how many requests the build made to the store.
     """
 
     spec: DeploymentSpec
@@ -63,6 +67,7 @@ class Built:
     scan: Scan
     file: Path
     address: str
+    requests: int
 
 
 def build_deployment(settings: Settings, order: BuildOrder, *, progress: Progress | None = None) -> Built:
@@ -97,7 +102,7 @@ def build_deployment(settings: Settings, order: BuildOrder, *, progress: Progres
     write_files(
         {
             deployment_file: deployment_text(built.spec, deployment_file.name),
-            manifest_file: manifest_text(built.spec, built.release.manifest),
+            manifest_file: manifest_text(built.spec, built.release.entries),
         }
     )
     return replace(built, file=deployment_file)
@@ -127,16 +132,20 @@ def _build(settings: Settings, folder: Path, draft: dict[str, Any], progress: Pr
     # Everything a person can get wrong is found before the first byte is sent.
     spec = _checked({**draft, "store": block, "release": f"0.{'0' * 64}"})
     path = spec.entrypoint.partition(":")[0]
-    found = scan(folder)
+    index = Index.open(settings.state, folder)
+    found = scan(folder, index)
     if not any(entry.path == path for entry in found.entries):
         raise FlowFileError(f"{path} is left out of the release by an ignore file", hint=f"add !{path} to it")
     if is_local_default(settings, block):
         save_local_block(settings)
-    store = store_of(settings, block)
-    pointer = read_pointer(store, spec.flow, spec.name)
-    release = build(found, store, previous=pointer.current if pointer else None, progress=progress)
+    store = CountingStore(store_of(settings, block))
+    pointer = read_pointer(store, spec.flow, spec.name, cache=settings.state / "builds")
+    previous = pointer.current if pointer else None
+    release = build(found, store, previous=previous, memory=Memory(settings.state, store.address), progress=progress)
+    # Kept when the build has succeeded: an index is of a folder that is in the store.
+    index.save()
     spec = spec.model_copy(update={"release": str(release.version)})
-    return Built(spec, release, found, Path(), store.address)
+    return Built(spec, release, found, Path(), store.address, store.requests)
 
 
 def inspect_flow(folder: Path, entrypoint: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from shipway.deployment.step import block_of
 from shipway.errors import NotFoundError, ServerUnreachableError
 from shipway.prefect.api import Api, quote
 from shipway.prefect.stores import default_block
@@ -112,12 +113,9 @@ def data_folder(run: Mapping[str, Any]) -> str:
 
 def store_block(api: Api, run: Mapping[str, Any], settings: Settings) -> str | None:
     """Return the block that a run's data is in: its deployment's, or the default one where it has no deployment."""
-    from shipway.deployment.plan import PULL_STEP
-
     if not run.get("deployment_id"):
         return default_block(settings)
-    steps = (api.find(f"/deployments/{run['deployment_id']}") or {}).get("pull_steps") or []
-    return next((step[PULL_STEP].get("store") for step in steps if PULL_STEP in step), None)
+    return block_of(api.find(f"/deployments/{run['deployment_id']}") or {})
 
 
 def follow(api: Api, run_id: str, tell: Callable[[Happening], None]) -> dict[str, Any]:

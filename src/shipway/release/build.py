@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,14 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shipway.blob import LARGE_FILE, PACK_BYTES, Location, blob_key, current_epoch, epoch_of, pack_key, release_key
-from shipway.digest import sha256_bytes, sha256_file
-from shipway.errors import FolderError, ObjectExistsError, ObjectNotFoundError
-from shipway.manifest import MAX_BYTES, Entry, Manifest, Version, parse, tree_digest
+from shipway.digest import sha256_bytes
+from shipway.errors import FolderError, IntegrityError, ObjectExistsError, ObjectNotFoundError, StoreError
+from shipway.manifest import MAX_BYTES, Entry, Manifest, Version, read_manifest, tree_digest
+from shipway.release.memory import Memory
 from shipway.release.scan import Scan, read_entry
 from shipway.store.base import Store
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all) from several threads."""
+
+MAX_PACKS = 8
+"""A release refers to at most so many packs with room to spare; past that its small files are packed again."""
+
+AT_ONCE = 4
+"""Uploads at a time. Each holds a pack or a few parts, so that a build stays under 200 MB whatever the sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +33,30 @@ class Release:
 
     Attributes:
         version: where its manifest is.
-        manifest: its tree and where each content lies.
+        entries: its tree.
         uploaded_bytes: bytes this build sent to the store.
         seconds: time this build took.
     """
 
     version: Version
-    manifest: Manifest
+    entries: tuple[Entry, ...]
     uploaded_bytes: int
     seconds: float
 
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(entry.size for entry in self.entries)
 
-def build(scan: Scan, store: Store, *, previous: Version | None = None, progress: Progress | None = None) -> Release:
+
+def build(
+    scan: Scan,
+    store: Store,
+    *,
+    previous: Version | None = None,
+    memory: Memory | None = None,
+    progress: Progress | None = None,
+) -> Release:
     """Put a scanned folder into the store as a release.
 
     Content is uploaded first and the manifest last, so that a manifest that can be read is a release that is complete.
@@ -47,7 +65,8 @@ def build(scan: Scan, store: Store, *, previous: Version | None = None, progress
     Args:
         scan: the folder's entries.
         store: where to.
-        previous: a release whose contents are known to be in the store, usually the deployment's current one.
+        previous: a release that a deployment refers to, whose contents are therefore in the store.
+        memory: what earlier builds on this machine remembered.
         progress: told of bytes as they arrive.
 
     Raises:
@@ -57,137 +76,144 @@ def build(scan: Scan, store: Store, *, previous: Version | None = None, progress
     began = time.monotonic()
     epoch = current_epoch()
     version = Version(epoch, tree_digest(scan.entries))
-    try:
-        return Release(version, read_manifest(store, version), 0, time.monotonic() - began)
-    except ObjectNotFoundError:
-        pass
-    contents = _known(store, previous, epoch)
-    wanted = {entry.sha256: entry for entry in scan.entries if entry.sha256 not in contents}
-    uploaded = _upload(scan.folder, store, epoch, wanted.values(), contents, progress or (lambda _done, _total: None))
-    used = {entry.sha256: contents[entry.sha256] for entry in scan.entries}
-    manifest = Manifest(scan.entries, used)
+    if previous and previous.release_id == version.release_id and previous.epoch >= epoch - 1:
+        return Release(previous, scan.entries, 0, time.monotonic() - began)
+    contents = _known(store, previous, epoch, memory)
+    wanted = _wanted(scan, contents)
+    upload = _Upload(scan.folder, store, epoch, memory, progress or (lambda _done, _total: None))
+    contents |= upload.send(wanted)
+    manifest = Manifest(scan.entries, {entry.sha256: contents[entry.sha256] for entry in scan.entries})
     data = manifest.to_bytes()
     if len(data) > MAX_BYTES:
-        raise FolderError(
-            f"{scan.folder} holds {len(scan.entries)} files, too many for one release",
-            hint="leave out data with .shipwayignore",
-        )
-    _create(store, release_key(epoch, version.release_id), data)
-    return Release(version, manifest, uploaded + len(data), time.monotonic() - began)
+        count = len(scan.entries)
+        raise FolderError(f"{scan.folder} holds {count} files, too many", hint="leave out data with .shipwayignore")
+    key = release_key(epoch, version.release_id)
+    # One that exists is of the same tree, whose contents another build found in other places.
+    with contextlib.suppress(ObjectExistsError):
+        store.create(key, data)
+    if memory:
+        memory.keep(version, manifest)
+        memory.forget_arrivals()
+    return Release(version, scan.entries, upload.sent + len(data), time.monotonic() - began)
 
 
-def read_manifest(store: Store, version: Version) -> Manifest:
-    """Read and check a release's manifest.
-
-    Raises:
-        ObjectNotFoundError: there is no such release.
-        IntegrityError: the manifest is damaged or unsafe.
-    """
-    data = store.read(release_key(version.epoch, version.release_id), length=MAX_BYTES + 1)
-    return parse(data, expected=version.release_id)
-
-
-def _known(store: Store, previous: Version | None, epoch: int) -> dict[str, Location]:
+def _known(store: Store, previous: Version | None, epoch: int, memory: Memory | None) -> dict[str, Location]:
     """Return the contents of the previous release that a writer in `epoch` may still refer to."""
     if previous is None:
         return {}
-    try:
-        manifest = read_manifest(store, previous)
-    except ObjectNotFoundError:
-        return {}
+    manifest = memory.manifest(previous) if memory else None
+    if manifest is None:
+        try:
+            manifest = read_manifest(store, previous)
+        except (ObjectNotFoundError, IntegrityError):
+            return {}
+        if memory:
+            memory.keep(previous, manifest)
     return {sha: where for sha, where in manifest.contents.items() if (epoch_of(where.key) or 0) >= epoch - 1}
 
 
-def _upload(
-    folder: Path, store: Store, epoch: int, wanted: Iterable[Entry], contents: dict[str, Location], progress: Progress
-) -> int:
-    """Upload contents, note where they lie in `contents`, and return the number of bytes sent."""
-    small: list[list[Entry]] = [[]]
+def _wanted(scan: Scan, contents: dict[str, Location]) -> list[Entry]:
+    """Return one entry for each content that must be sent; drops small ones from `contents` where packs got many."""
+    small = {entry.sha256 for entry in scan.entries if entry.size < LARGE_FILE}
+    packs = {contents[sha].key for sha in small if sha in contents}
+    fewest = sum(entry.size for entry in scan.entries if entry.sha256 in small) // PACK_BYTES + 1
+    if len(packs) >= MAX_PACKS + fewest:
+        for sha in small:
+            contents.pop(sha, None)
+    return list({entry.sha256: entry for entry in scan.entries if entry.sha256 not in contents}.values())
+
+
+class _Upload:
+    """One build's uploads, several at a time."""
+
+    def __init__(self, folder: Path, store: Store, epoch: int, memory: Memory | None, progress: Progress) -> None:
+        self.folder = folder
+        self.store = store
+        self.epoch = epoch
+        self.memory = memory
+        self.progress = progress
+        self.arrived = memory.arrived() if memory else set()
+        self.sent = 0
+        self._done = 0
+        self._total = 0
+
+    def send(self, wanted: Iterable[Entry]) -> dict[str, Location]:
+        """Send the contents of `wanted`; return where each lies."""
+        packs, large = _sort(wanted)
+        self._total = sum(entry.size for group in (*packs, large) for entry in group)
+        contents: dict[str, Location] = {}
+        with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+            jobs = [pool.submit(self._send_pack, group) for group in packs]
+            jobs += [pool.submit(self._send_large, entry) for entry in large]
+            try:
+                for job in jobs:
+                    contents |= job.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return contents
+
+    def _send_pack(self, group: list[Entry]) -> dict[str, Location]:
+        data = bytearray()
+        places: dict[str, int] = {}
+        for entry in group:
+            places[entry.sha256] = len(data)
+            data += self._read(entry)
+        content = bytes(data)
+        del data
+        key = pack_key(self.epoch, sha256_bytes(content))
+        self._create(key, content, len(content), key.rpartition("/")[2])
+        return {sha: Location(key, offset) for sha, offset in places.items()}
+
+    def _send_large(self, entry: Entry) -> dict[str, Location]:
+        key = blob_key(self.epoch, entry.sha256)
+        try:
+            self._create(key, self.folder / entry.path, entry.size, entry.sha256)
+        except IntegrityError:
+            raise _changed(entry) from None
+        return {entry.sha256: Location(key)}
+
+    def _create(self, key: str, data: bytes | Path, size: int, sha256: str) -> None:
+        if not (key in self.arrived and self._is_there(key, size)):
+            self.store.create(key, data, sha256=sha256)
+            self.sent += size
+            # Only where there is more than one object is there anything to resume.
+            if self.memory and self._total > size:
+                self.memory.note_arrival(key)
+        self._done += size
+        self.progress(self._done, self._total)
+
+    def _is_there(self, key: str, size: int) -> bool:
+        try:
+            return self.store.head(key).size == size
+        except StoreError:
+            return False
+
+    def _read(self, entry: Entry) -> bytes:
+        try:
+            content = read_entry(self.folder, entry.path)
+        except OSError as error:
+            raise FolderError(f"{entry.path} vanished while it was uploaded: {error.strerror}") from None
+        if sha256_bytes(content) != entry.sha256:
+            raise _changed(entry)
+        return content
+
+
+def _sort(wanted: Iterable[Entry]) -> tuple[list[list[Entry]], list[Entry]]:
+    """Group small files into packs, by path so that the same files make the same packs; return the rest too."""
+    packs: list[list[Entry]] = []
     large: list[Entry] = []
-    room = PACK_BYTES
+    room = 0
     for entry in sorted(wanted, key=lambda e: e.path.encode()):
         if entry.size >= LARGE_FILE:
             large.append(entry)
             continue
-        if entry.size > room:
-            small.append([])
+        if entry.size > room or not packs:
+            packs.append([])
             room = PACK_BYTES
-        small[-1].append(entry)
+        packs[-1].append(entry)
         room -= entry.size
-    packs = [group for group in small if group]
-    total = sum(entry.size for group in (*packs, large) for entry in group)
-    done = 0
-
-    def finished(size: int) -> None:
-        nonlocal done
-        done += size
-        progress(done, total)
-
-    def send_pack(group: list[Entry]) -> dict[str, Location]:
-        placed, data = _pack(folder, group)
-        key = pack_key(epoch, sha256_bytes(data))
-        _create(store, key, data)
-        finished(len(data))
-        return {sha: Location(key, offset) for sha, offset in placed.items()}
-
-    def send_large(entry: Entry) -> dict[str, Location]:
-        key = blob_key(epoch, entry.sha256)
-        _send_file(folder / entry.path, entry, store, key)
-        finished(entry.size)
-        return {entry.sha256: Location(key)}
-
-    # Eight at once: packs and blobs are megabytes, and more would only hold more of them in memory.
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        jobs = [pool.submit(send_pack, group) for group in packs] + [pool.submit(send_large, entry) for entry in large]
-        try:
-            for job in jobs:
-                contents.update(job.result())
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return total
-
-
-def _pack(folder: Path, group: list[Entry]) -> tuple[dict[str, int], bytes]:
-    placed: dict[str, int] = {}
-    data = bytearray()
-    for entry in group:
-        content = _read(folder, entry)
-        placed[entry.sha256] = len(data)
-        data += content
-    return placed, bytes(data)
-
-
-def _read(folder: Path, entry: Entry) -> bytes:
-    try:
-        content = read_entry(folder, entry.path)
-    except OSError as error:
-        raise FolderError(
-            f"{entry.path} vanished while it was uploaded: {error.strerror}", hint="run the build again"
-        ) from None
-    if sha256_bytes(content) != entry.sha256:
-        raise _changed(entry)
-    return content
-
-
-def _send_file(path: Path, entry: Entry, store: Store, key: str) -> None:
-    # The copy is hashed, then sent: a file written to meanwhile cannot leave wrong bytes under a right digest.
-    with tempfile.TemporaryDirectory(prefix="shipway-") as scratch:
-        copy = Path(scratch) / "blob"
-        try:
-            shutil.copyfile(path, copy)
-        except OSError as error:
-            raise FolderError(f"{entry.path} cannot be copied for upload: {error.strerror}") from None
-        if sha256_file(copy) != (entry.sha256, entry.size):
-            raise _changed(entry)
-        _create(store, key, copy)
-
-
-def _create(store: Store, key: str, data: bytes | Path) -> None:
-    try:
-        store.create(key, data)
-    except ObjectExistsError:
-        return  # the key is the digest, so what is there is what we have
+    return packs, large
 
 
 def _changed(entry: Entry) -> FolderError:

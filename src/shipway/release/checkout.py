@@ -12,8 +12,7 @@ from pathlib import Path
 
 from shipway.digest import sha256_bytes
 from shipway.errors import IntegrityError, ObjectNotFoundError
-from shipway.manifest import LINK, Entry, Manifest, Version
-from shipway.release.build import read_manifest
+from shipway.manifest import LINK, Entry, Manifest, Version, read_manifest
 from shipway.store.base import Store
 
 

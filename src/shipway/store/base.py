@@ -65,6 +65,13 @@ class Store(Protocol):
             ObjectNotFoundError: there is no such object.
         """
 
+    def read_changed(self, key: str, etag: str) -> tuple[bytes, str] | None:
+        """Return an object's bytes and ETag, or None when its ETag is still `etag`: one request, without a body then.
+
+        Raises:
+            ObjectNotFoundError: there is no such object.
+        """
+
     def head(self, key: str) -> ObjectInfo:
         """Return what is known of an object without reading it.
 
@@ -79,17 +86,24 @@ class Store(Protocol):
             The object's ETag.
         """
 
-    def create(self, key: str, data: bytes | Path) -> str:
+    def create(self, key: str, data: bytes | Path, *, sha256: str | None = None) -> str:
         """Write an object that must not exist yet, atomically.
 
         Finding exactly these bytes there is success: they may be this writer's own, whose answer was lost. Writers that
         must exclude each other put a nonce into what they write.
+
+        Args:
+            key: where to.
+            data: what to write; a path is streamed, memory bounded.
+            sha256: the digest the bytes must have, for a key that names them by it. They are checked on their way, and
+                an object of the same size that is there already is believed to be the same.
 
         Returns:
             The object's ETag.
 
         Raises:
             ObjectExistsError: the object exists; it is unchanged.
+            IntegrityError: the bytes have another digest; nothing was written.
         """
 
     def replace(self, key: str, data: bytes, *, etag: str) -> str:

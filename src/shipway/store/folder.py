@@ -7,7 +7,6 @@ import fcntl
 import hashlib
 import os
 import secrets
-import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -87,6 +86,11 @@ class FolderStore:
             data = file.read()
             return data, _etag(file)
 
+    def read_changed(self, key: str, etag: str) -> tuple[bytes, str] | None:
+        """Return an object's bytes and ETag, or None when its ETag is still `etag`."""
+        found = self.read_tagged(key)
+        return None if found[1] == etag else found
+
     def stream(self, key: str) -> Iterator[bytes]:
         """Yield an object's bytes in pieces, memory bounded."""
         with self._translated(key), self._open(key) as file:
@@ -106,9 +110,9 @@ class FolderStore:
             self._named(key, temporary.replace)
             return etag
 
-    def create(self, key: str, data: bytes | Path) -> str:
+    def create(self, key: str, data: bytes | Path, *, sha256: str | None = None) -> str:
         """Write an object that must not exist yet, atomically; one with the same bytes already counts as written."""
-        with self._translated(key), self._written(data) as (temporary, etag):
+        with self._translated(key), self._written(data, sha256) as (temporary, etag):
             while True:
                 try:
                     # A link, unlike a rename, fails when the name is taken.
@@ -193,15 +197,16 @@ class FolderStore:
         raise FileNotFoundError(errno.ENOENT, "not a file", key)
 
     @contextmanager
-    def _written(self, data: bytes | Path) -> Iterator[tuple[Path, str]]:
+    def _written(self, data: bytes | Path, sha256: str | None = None) -> Iterator[tuple[Path, str]]:
         """Write a file that nobody sees yet, and remove it unless it got a name."""
         folder = self._private / "tmp"
         _make_folder(folder)
         self._sweep(folder)
         temporary = folder / secrets.token_hex(16)
         try:
-            with source.opened(data) as content, temporary.open("xb+") as file:
-                shutil.copyfileobj(content, file, CHUNK)
+            with temporary.open("xb+") as file:
+                for piece in source.checked(data, sha256) if sha256 else source.pieces(data):
+                    file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
                 etag = _etag(file)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.exceptions import AlreadyExistsError, BaseError, NotModifiedError, PreconditionError
 from obstore.store import S3Store
 
 from shipway.errors import (
@@ -102,6 +102,16 @@ class ObjectStore:
         except (BaseError, OSError) as error:
             raise self._translate(error, key) from error
 
+    def read_changed(self, key: str, etag: str) -> tuple[bytes, str] | None:
+        """Return an object's bytes and ETag, or None when its ETag is still `etag`."""
+        try:
+            answer = obstore.get(self._store, self._full(key), options={"if_none_match": etag})
+            return bytes(answer.bytes()), self._tag(answer.meta.get("e_tag"))
+        except NotModifiedError:
+            return None
+        except (BaseError, OSError) as error:
+            raise self._translate(error, key) from error
+
     def stream(self, key: str) -> Iterator[bytes]:
         """Yield an object's bytes in pieces, memory bounded."""
         try:
@@ -131,7 +141,7 @@ class ObjectStore:
         except (BaseError, OSError) as error:
             raise self._translate(error, key) from error
 
-    def create(self, key: str, data: bytes | Path) -> str:
+    def create(self, key: str, data: bytes | Path, *, sha256: str | None = None) -> str:
         """Write an object that must not exist yet, atomically; one that holds the same bytes already counts as written.
 
         The store can be asked to refuse only a write of one request: a file of more than `WHOLE_UPLOAD` bytes goes up
@@ -144,9 +154,9 @@ class ObjectStore:
             time.sleep(attempt * _PAUSE)
             try:
                 if _fits(data):
-                    return self._send(path, data, "create")
+                    return self._send(path, data, "create", sha256)
                 if not self._exists(path):
-                    return self._upload(path, data)
+                    return self._upload(path, data, sha256)
             except AlreadyExistsError:
                 pass
             except (BaseError, OSError) as error:
@@ -154,7 +164,7 @@ class ObjectStore:
             # Our own write may have succeeded and its answer been lost: the retried request then meets its own object.
             try:
                 found = self.head(key)
-                if self._holds(found, data):
+                if found.size == source.size(data) if sha256 else self._holds(found, data):
                     return found.etag
             except ObjectNotFoundError:
                 continue  # gone again, or refused because another write was under way
@@ -221,21 +231,25 @@ class ObjectStore:
             raise UnsupportedStoreError(f"the store {self.address} gives its objects no ETags")
         return etag
 
-    def _send(self, path: str, data: bytes | Path, mode: PutMode) -> str:
-        with source.opened(data) as file:
-            content = file.read()
+    def _send(self, path: str, data: bytes | Path, mode: PutMode, sha256: str | None = None) -> str:
+        if sha256:
+            content = b"".join(source.checked(data, sha256))
+        else:
+            with source.opened(data) as file:
+                content = file.read()
         said = {"Content-Type": _kind(path)}
         result = obstore.put(self._store, path, content, mode=mode, use_multipart=False, attributes=said)
         return self._tag(result["e_tag"])
 
-    def _upload(self, path: str, file: bytes | Path) -> str:
+    def _upload(self, path: str, file: bytes | Path, sha256: str | None = None) -> str:
         # Opened here for the words: obstore's exception for an unreadable file is the one for a missing object.
         with source.opened(file):
             pass
         result = obstore.put(
             self._store,
             path,
-            file,
+            # A source that fails, as one with a wrong digest does after its last piece, ends the upload unfinished.
+            source.checked(file, sha256) if sha256 else file,
             use_multipart=True,
             chunk_size=max(WHOLE_UPLOAD, source.size(file) // _PARTS),
             max_concurrency=_PARTS_AT_ONCE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -9,9 +10,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shipway.digest import sha256_bytes, sha256_file
-from shipway.errors import InputError
+from shipway.errors import InputError, IntegrityError
 
 Source = bytes | Path
+
+PIECE = 4 << 20
+"""Bytes handed over at a time."""
 
 
 @contextmanager
@@ -27,6 +31,27 @@ def opened(data: Source) -> Iterator[BinaryIO]:
         raise _unreadable(data, error) from error
     with file:
         yield file
+
+
+def pieces(data: Source) -> Iterator[bytes]:
+    """Yield what is to be written in pieces."""
+    with opened(data) as file:
+        while piece := file.read(PIECE):
+            yield piece
+
+
+def checked(data: Source, sha256: str) -> Iterator[bytes]:
+    """Yield what is to be written in pieces, and fail after the last if it was not what it should be.
+
+    Raises:
+        IntegrityError: the bytes have another digest.
+    """
+    seen = hashlib.sha256()
+    for piece in pieces(data):
+        seen.update(piece)
+        yield piece
+    if seen.hexdigest() != sha256:
+        raise IntegrityError(f"{data if isinstance(data, Path) else 'what was to be written'} is not what it was")
 
 
 def size(data: Source) -> int:
