@@ -4,14 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types bench screenshots down clean lock
+.PHONY: demo test tools lint types bench screenshots down clean lock
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run  ## the main job: stack, block, build, apply, worker, run; leaves the stack up
 	$(BIN)/shipway demo
 
-test: $(VENV)/.test lint types  ## the whole suite, linters and types included
+test: $(VENV)/.test tools lint types  ## the whole suite, linters and types included
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
+
+# PostgreSQL is no Python package: where CI=true every real part must be there, elsewhere its tests are skipped without it.
+tools:
+	@if [ "$$CI" = true ]; then scripts/test-tools --install; else scripts/test-tools || true; fi
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -25,7 +26,10 @@ def main() -> None:
     for name in names:
         print(f"Measuring {name}; best on a machine that does nothing else.", flush=True)
         load = os.getloadavg()[0]
-        tables: list[Table] = import_module(f"benchmarks.{PREFIX}{name}").run()
+        try:
+            tables: list[Table] = import_module(f"benchmarks.{PREFIX}{name}").run()
+        except RuntimeError as error:
+            sys.exit(f"{name} was not measured: {error}")
         text = section(name, tables, load)
         print(f"\n{text}", flush=True)
         # After each of them: a later one that fails takes nothing away.

@@ -80,7 +80,11 @@ def segment(name: str) -> str:
     """
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^A-Za-z0-9._=-]+", "-", plain)[:100].strip("-.")
-    return plain if plain == name else f"{plain or 'x'}-{sha256_bytes(name.encode())[:8]}"
+    if plain == name:
+        return name
+    # The digest stands before the ending, by which people and programs tell what a file is.
+    stem, dot, ending = plain.rpartition(".") if re.search(r"[^.]\.[A-Za-z0-9]{1,10}$", plain) else (plain, "", "")
+    return f"{stem or 'x'}-{sha256_bytes(name.encode())[:8]}{dot}{ending}"
 
 
 def key_path(name: str) -> str:

@@ -91,6 +91,14 @@ class Settings:
         """File of mode 0600 with the stack's keys."""
         return self.state / "secrets.json"
 
+    def make_state(self) -> Path:
+        """Make the state folder, for its owner only and unseen by git, and return it."""
+        self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mark = self.state / ".gitignore"
+        if not mark.exists():
+            mark.write_text("*\n")
+        return self.state
+
     def prefect_environment(self) -> dict[str, str]:
         """Return the variables that make a child process talk to the same Prefect API."""
         wanted = {

@@ -175,7 +175,7 @@ def test_runs_and_artifacts_that_are_not_there(project: Shell, folder: Path) -> 
     assert "there is no run 'nobody'" in one_line(project("show", "nobody"), 4)
     assert "there is no deployment 'a/b'" in one_line(project("run", "a/b"), 4)
     project.ok("deploy", "./work.py:main", "-n", "params")
-    assert "'n' is a required property" in one_line(project("run", "bad-input/params"), 3)
+    assert "needs a value for parameter 'n'" in one_line(project("run", "bad-input/params"), 3)
     assert "does not fit" in one_line(project("run", "bad-input/params", "-p", "n=x"), 3)
 
 

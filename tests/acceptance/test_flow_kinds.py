@@ -148,3 +148,43 @@ def main():
     facts = project.json("run", f"{name}/d", "--watch")
     project.ok("get", facts["run"], "value", "value.json")
     assert (project.folder / "value.json").read_text().strip() == "7"
+
+
+def test_what_it_prints_is_in_its_log(project: Shell) -> None:
+    name = f"prints-{uuid.uuid4().hex[:8]}"
+    code = f'@flow(name="{name}")\ndef main():\n    print("hello from the flow")\n'
+    (project.folder / "work.py").write_text(HEAD + code)
+    project.ok("deploy", "./work.py:main", "-n", "d")
+    assert "hello from the flow" in project("run", f"{name}/d", "--watch").stderr
+
+
+def test_captured_files_keep_their_ending_and_name(project: Shell) -> None:
+    name = f"files-{uuid.uuid4().hex[:8]}"
+    code = f'@flow(name="{name}")\ndef main():\n    open("größe 1.csv", "w").write("a")\n'
+    (project.folder / "work.py").write_text(HEAD + code)
+    project.ok("deploy", "./work.py:main", "-n", "d")
+    facts = project.json("run", f"{name}/d", "--watch")
+    assert facts["artifacts"][0]["key"].endswith(".csv")
+    project.ok("get", facts["run"], "größe 1.csv")
+    assert (project.folder / "größe 1.csv").read_text() == "a"
+    assert project.ok("get", facts["run"], "größe 1.csv", "-") == "a"
+
+
+def test_hooks_of_a_crashed_run_have_its_release(project: Shell) -> None:
+    name = f"crashes-{uuid.uuid4().hex[:8]}"
+    code = f"""
+def mourn(flow, flow_run, state):
+    import beside
+    print("mourned", beside.NAME)
+
+@flow(name="{name}", on_crashed=[mourn])
+def main():
+    import os
+    os._exit(7)
+"""
+    (project.folder / "beside.py").write_text("NAME = 'by a module of the release'\n")
+    (project.folder / "work.py").write_text(HEAD + code)
+    project.ok("deploy", "./work.py:main", "-n", "d")
+    done = project("run", f"{name}/d", "--watch")
+    assert done.returncode == 10
+    assert "Hook 'mourn' finished running successfully" in done.stderr

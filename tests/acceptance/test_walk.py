@@ -14,7 +14,7 @@ import pytest
 
 from shipway.prefect.api import Api
 from shipway.settings import Settings
-from tests.acceptance.conftest import Shell, one_line, run_python
+from tests.acceptance.conftest import Shell, one_line, run_python, wait_until
 
 FLOW = '''
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_the_whole_walk(project: Shell, flow: str) -> None:
     project.ok(
         "build", "./work.py:main", "-n", "daily", "-t", "blue", "--cron", "0 6 * * 1", "--timezone", "Europe/Berlin"
     )
-    assert {path.name for path in project.folder.iterdir()} == {
+    assert {path.name for path in project.folder.iterdir()} - {".shipway"} == {
         "work.py",
         f"{flow}-deployment.yaml",
         f"{flow}-manifest.json",
@@ -242,3 +242,40 @@ def test_a_stock_process_worker_runs_our_releases_too(project: Shell, flow: str)
             worker.terminate()
     assert facts["metrics"] == {"result": 6}
     assert "out/result.txt" in [item["name"] for item in facts["artifacts"]]
+
+
+def test_a_schedule_makes_runs(project: Shell, flow: str) -> None:
+    project.ok("deploy", "./work.py:main", "-n", "often", "--interval", "5", "-p", "n=2")
+    wait_until(lambda: bool(project.json("runs", f"{flow}/often", "--state", "completed")))
+
+
+def test_building_again_keeps_what_the_file_says(project: Shell, flow: str) -> None:
+    project.ok("build", "./work.py:main", "-n", "daily", "-p", "n=1")
+    path = project.folder / f"{flow}-deployment.yaml"
+    edited = (
+        path.read_text().replace("schedules: []", "schedules:\n  - cron: 0 6 * * *").replace("tags: []", "tags: [mine]")
+    )
+    path.write_text(edited.replace("job_variables: {}", "job_variables: {env: {A: b}}"))
+    project.ok("deploy", "./work.py:main", "-n", "daily", "-p", "label=y")
+    found = api(project).deployment(f"{flow}/daily")
+    assert found["parameters"] == {"n": 1, "label": "y"}
+    assert found["tags"] == ["mine"]
+    assert found["job_variables"] == {"env": {"A": "b"}}
+    assert len(found["schedules"]) == 1
+    project.ok("build", "./work.py:main", "-n", "other", "-p", "n=5")
+    assert (project.folder / f"{flow}-other-deployment.yaml").is_file()
+    assert "cron: 0 6 * * *" in path.read_text(), "another deployment of the flow has a file of its own"
+
+
+def test_a_file_of_prefect_2_is_not_built_over(project: Shell, flow: str) -> None:
+    old = project.folder / f"{flow}-deployment.yaml"
+    old.write_text(f"name: x\nflow_name: {flow}\nmanifest_path: m\ninfrastructure: {{type: process}}\n")
+    before = old.read_text()
+    assert "of Prefect 2" in one_line(project("build", "./work.py:main", "-n", "x"), 3)
+    assert old.read_text() == before
+
+
+def test_a_record_names_what_the_flow_was_called_with(project: Shell, flow: str) -> None:
+    project.ok("deploy", "./work.py:main", "-n", "daily")
+    facts = project.json("run", f"{flow}/daily", "-p", "n=2", "--watch")
+    assert facts["parameters"] == {"n": 2, "label": "x"}

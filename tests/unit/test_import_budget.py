@@ -23,8 +23,8 @@ import psutil
 import pytest
 
 from shipway.artifact import Artifact
-from shipway.deployment.plan import PULL_STEP
 from shipway.deployment.spec import DeploymentSpec
+from shipway.deployment.step import PULL_STEP
 from shipway.deployment.write import deployment_text
 from shipway.digest import sha256_bytes
 from shipway.release.build import build
@@ -55,7 +55,7 @@ BUDGET = {
 
 HEAVY = {
     "prefect", "fastapi", "httpx", "sqlalchemy", "boto3", "botocore", "cryptography", "rich", "polars", "pandas",
-    "pyarrow", "numpy", "matplotlib", "pathspec",
+    "pyarrow", "numpy", "matplotlib", "pathspec", "jsonschema",
 }  # fmt: skip
 """What a command that checks a deployment file, with all the packages this takes, leaves alone all the same."""
 

@@ -107,5 +107,5 @@ def test_a_slug_follows_from_the_rule_alone() -> None:
 
 def test_a_run_needs_what_a_deployment_may_leave_open() -> None:
     check_parameters({}, SCHEMA, complete=False)
-    with pytest.raises(ParameterError, match="'n' is a required property"):
+    with pytest.raises(ParameterError, match="needs a value for parameter 'n'"):
         check_parameters({}, SCHEMA, complete=True)

@@ -73,7 +73,9 @@ def main(args: list[str] | None = None) -> None:
         click.echo(f"shipway: {' '.join(str(error).split())}", err=True)
         _leave(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "shipway"
+        click.echo(f"shipway: {error.format_message()} See `{path} --help`.", err=True)
         _leave(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("shipway: interrupted", err=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import click
 
 from shipway.cli import apply, build, ls, run, up, worker
-from shipway.cli.output import say
+from shipway.cli.output import epilog, say
 from shipway.errors import UsageError
 from shipway.settings import CONFIG_FILE, Settings, convert
+
+WITHOUT_WORKER = [option for option in up.command.params if option.name != "no_worker"]
 
 
 @click.group()
@@ -15,7 +17,7 @@ def orion() -> None:
     """What Prefect's server was called in 2022."""
 
 
-@orion.command("start", params=[option for option in up.command.params if option.name != "no_worker"])
+@orion.command("start", epilog=up.command.epilog, params=WITHOUT_WORKER)
 @click.pass_context
 def orion_start(context: click.Context, /, **options: object) -> int:
     """Start the API server and the object store, without a worker: `shipway up --no-worker`."""
@@ -36,7 +38,7 @@ def config() -> None:
     """Settings of this project."""
 
 
-@config.command("set")
+@config.command("set", epilog=epilog(["shipway config set PREFECT_API_URL=http://127.0.0.1:4200/api"], [3]))
 @click.argument("pairs", nargs=-1, required=True, metavar="NAME=VALUE...")
 def config_set(pairs: tuple[str, ...]) -> None:
     """Write settings into shipway.toml, such as PREFECT_API_URL=http://127.0.0.1:4200/api."""
@@ -56,7 +58,7 @@ def config_set(pairs: tuple[str, ...]) -> None:
             )
         document[name] = convert(name, text.strip(), "the command line")
     path.write_text(tomlkit.dumps(document))
-    say(f"Wrote {', '.join(pair.partition('=')[0] for pair in pairs)} to {path.name}")
+    say(f"Wrote {', '.join(pair.partition('=')[0] for pair in pairs)} to {path}")
 
 
 @click.group()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog=epilog(["shipway apply main-deployment.yaml", "shipway apply *-deployment.yaml --plan"], [3, 4, 5, 6, 7])
+    epilog=epilog(["shipway apply main-deployment.yaml", "shipway apply *-deployment.yaml --plan"], [3, 4, 5, 6, 7, 9])
     + "\n\nWith --plan, exit status 2 says that there is something to do."
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))

@@ -8,7 +8,7 @@ import sys
 import click
 
 from shipway.cli.output import epilog, json_option, print_json, say
-from shipway.errors import NotFoundError, UsageError
+from shipway.errors import BucketNotFoundError, NotFoundError, UsageError
 from shipway.settings import Settings
 from shipway.store.opening import open_store
 from shipway.store.url import StoreConfig, parse_bucket_path
@@ -89,14 +89,19 @@ def s3(
             secret_key=secret,
             session_token=token,
         )
-    from shipway.store.bucket import ensure_bucket
     from shipway.store.probe import probe
 
     Api(settings).request("GET", "/health")
-    made = ensure_bucket(config)
     # Somebody waits for the answer: a store that is not there is told after seconds, not after a minute of trying.
     store = open_store(config, retry_seconds=5)
-    probe(store)
+    made = False
+    try:
+        probe(store)
+    except BucketNotFoundError:
+        from shipway.store.bucket import ensure_bucket
+
+        made = ensure_bucket(config)
+        probe(store)
     save_s3_block(settings, name, config)
     if as_json:
         print_json({"block": f"s3/{name}", "address": store.address, "bucket_made": made})

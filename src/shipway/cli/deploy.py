@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -28,5 +29,5 @@ def command(entrypoint: str, as_json: bool, **options: Any) -> int:
     if as_json:
         print_json(facts)
     else:
-        click.echo(f"Start a run with: shipway run {facts['deployment']} --watch")
+        click.echo(f"Start a run with: shipway run {shlex.quote(facts['deployment'])} --watch")
     return status

@@ -66,6 +66,7 @@ def run_facts(api: Api, run: dict[str, Any], settings: Settings) -> dict[str, An
     record = find_record(store, data_folder(run))
     if record is not None:
         facts["metrics"] = dict(record.metrics)
+        facts["parameters"] = dict(record.parameters)
         facts["artifacts"] = [
             {**artifact.to_json(), "address": store.url(artifact.key)} for artifact in record.artifacts
         ]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from shipway.cli.output import epilog, size
-from shipway.errors import InputError, NotFoundError
+from shipway.errors import InputError, NotFoundError, UsageError
 from shipway.settings import Settings
 
 if TYPE_CHECKING:
     from shipway.artifact import Artifact
+    from shipway.store.base import Store
 
 
 @click.command(
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
             "shipway get brave-otter metrics",
             "shipway get brave-otter model model.txt",
             "shipway get brave-otter plots/ plots",
+            "shipway get brave-otter metrics - | jq .rmse",
         ],
         [3, 4, 5, 6, 9],
     )
@@ -32,13 +36,13 @@ if TYPE_CHECKING:
 def command(run: str, artifact: str, dest: Path | None) -> None:
     """Fetch an artifact of a completed run into a file; its digest is checked.
 
-    A name that ends in `/` fetches everything below it. DEST is a file, or a folder that exists; by default the
-    artifact's own file name in the current folder.
+    A name that ends in `/` fetches everything below it. DEST is a file, a folder that exists, or `-` for standard
+    output; by default the artifact's own file name in the current folder.
     """
     from shipway.prefect.api import Api
     from shipway.prefect.runs import data_folder, find_run, store_block
     from shipway.prefect.stores import store_of
-    from shipway.run.data import download
+    from shipway.run.fetch import download
     from shipway.run.record import find_record
 
     settings = Settings.load()
@@ -64,6 +68,9 @@ def command(run: str, artifact: str, dest: Path | None) -> None:
     ]
     if not whole and chosen is not None:
         jobs = [(dest / _file_name(chosen) if dest and dest.is_dir() else dest or Path(_file_name(chosen)), chosen)]
+    if dest == Path("-"):
+        _print(store, jobs)
+        return
     for path, item in jobs:
         try:
             download(store, item, path)
@@ -72,5 +79,22 @@ def command(run: str, artifact: str, dest: Path | None) -> None:
         click.echo(f"{path}  {size(item.bytes)}")
 
 
+def _print(store: Store, jobs: list[tuple[Path, Artifact]]) -> None:
+    from tempfile import TemporaryDirectory
+
+    from shipway.run.fetch import download
+
+    if len(jobs) != 1:
+        raise UsageError(f"{len(jobs)} artifacts do not fit into one standard output")
+    # Checked before the first byte is shown: what reads us must not work on damaged data.
+    with TemporaryDirectory(prefix="shipway-get-") as folder:
+        path = download(store, jobs[0][1], Path(folder) / "artifact")
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+
+
 def _file_name(artifact: Artifact) -> str:
-    return artifact.key.rpartition("/")[2]
+    """Return what a fetched artifact is called: its own name, with the ending of its object."""
+    name = artifact.name.rpartition("/")[2]
+    ending = Path(artifact.key).suffix
+    return name if name.endswith(ending) else f"{name}{ending}"

@@ -19,7 +19,7 @@ EXIT_STATUSES = {
     5: "the Prefect API does not answer, or refused",
     6: "the store does not answer, or refused",
     7: "somebody else changed the same thing meanwhile",
-    8: "the local stack could not start or stop",
+    8: "the local stack could not start or stop, or is not up",
     9: "stored bytes are damaged",
     10: "the run crashed",
     11: "the run was cancelled",
@@ -57,7 +57,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     widths = [max(len(line[i]) for line in [list(headers), *texts]) for i in range(len(headers))]
     for line in [list(headers), *texts]:
         row = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        click.secho(row, bold=line == list(headers))
+        click.echo(click.style(row, bold=True) if line == list(headers) else row)
 
 
 def size(count: int) -> str:
@@ -75,12 +75,19 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """Show bytes done of bytes in all: a bar on a terminal, a line when it ends elsewhere."""
     if sys.stderr.isatty():
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+        from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(what, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            tasks: list[TaskID] = []
+
+            def show(done: int, total: int) -> None:
+                # The bar appears with the first byte: until then there is nothing it could tell.
+                if not tasks:
+                    tasks.append(bar.add_task(what, total=total))
+                bar.update(tasks[0], completed=done, total=total)
+
+            yield show
         return
     last = 0
 

@@ -16,7 +16,7 @@ from shipway.settings import Settings
             "shipway run main/daily -p month=2013-03 --watch",
             "shipway run main/daily --watch --json",
         ],
-        [1, 3, 4, 5, 10, 11],
+        [1, 3, 4, 5, 6, 9, 10, 11],
     )
 )
 @click.argument("deployment", metavar="FLOW/NAME")

@@ -22,7 +22,7 @@ from shipway.settings import Settings
 @click.option("--limit", type=click.IntRange(1, 200), default=20, show_default=True, help="How many, the newest first.")
 @json_option
 def command(deployment: str | None, state: str | None, limit: int, as_json: bool) -> None:
-    """List runs, the newest first."""
+    """List runs, the newest first; those of schedules that are not due yet with --state scheduled only."""
     from shipway.prefect.api import Api
     from shipway.prefect.runs import list_runs
 
@@ -53,8 +53,13 @@ def command(deployment: str | None, state: str | None, limit: int, as_json: bool
 def _times(row: dict[str, object]) -> tuple[str, str]:
     start = row.get("start_time")
     if not isinstance(start, str):
-        return "", ""
-    return datetime.fromisoformat(start).astimezone().strftime("%Y-%m-%d %H:%M:%S"), f"{row['total_run_time']:.1f}"
+        due = row.get("expected_start_time")
+        return f"due {_local(due)}" if isinstance(due, str) else "", ""
+    return _local(start), f"{row['total_run_time']:.1f}"
+
+
+def _local(time: str) -> str:
+    return datetime.fromisoformat(time).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _short(row: dict[str, object]) -> str:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=epilog(
-        ["shipway show brave-otter", "shipway show brave-otter --json", "shipway show brave-otter --watch"], [4, 5, 6]
+        ["shipway show brave-otter", "shipway show brave-otter --json", "shipway show brave-otter --watch"],
+        [1, 4, 5, 6, 9, 10, 11],
     )
 )
 @click.argument("run")

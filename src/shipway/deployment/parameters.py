@@ -46,16 +46,22 @@ def check_parameters(parameters: Mapping[str, Any], schema: Mapping[str, Any], *
     Raises:
         ParameterError: a parameter is unknown, missing or of the wrong kind.
     """
-    from jsonschema.exceptions import best_match
-    from jsonschema.validators import Draft202012Validator
-
     known = schema.get("properties", {})
     if unknown := [name for name in parameters if name not in known]:
         hint = f"it takes {', '.join(known)}" if known else "it takes none"
         raise ParameterError(f"the flow has no parameter {unknown[0]!r}", hint=hint)
     required = schema.get("required", []) if complete else []
-    rules = {**schema, "required": required, "definitions": schema.get("definitions", {})}
-    error = best_match(Draft202012Validator(rules).iter_errors(dict(parameters)))
-    if error is not None:
-        where = ".".join(str(part) for part in error.absolute_path)
-        raise ParameterError(f"parameter {where} does not fit: {error.message[:300]}" if where else error.message[:300])
+    if missing := [name for name in required if name not in parameters]:
+        name = missing[0]
+        raise ParameterError(f"the flow needs a value for parameter {name!r}", hint=f"give it with -p {name}=...")
+    if not parameters:
+        return
+    import jsonschema_rs
+
+    try:
+        errors = jsonschema_rs.validator_for({**schema, "required": []}).iter_errors(dict(parameters))
+    except ValueError:
+        return  # a schema that our checker does not know; the server checks too
+    for error in errors:
+        where = ".".join(map(str, error.instance_path))
+        raise ParameterError(f"parameter {where} does not fit: {error.message[:300]}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from shipway.deployment.spec import DeploymentSpec
 from shipway.deployment.step import ENGINE, PULL_STEP, block_of
+from shipway.digest import sha256_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ def _wanted(spec: DeploymentSpec, *, stock: bool) -> dict[str, str]:
         "work pool": spec.work_pool,
         "work queue": spec.work_queue,
         "concurrency limit": _text(spec.concurrency_limit),
-        "parameter schema": _text(spec.parameter_openapi_schema),
+        "parameter schema": _schema(spec.parameter_openapi_schema),
         **_items("parameters", spec.parameters),
         **_items("job variables", job_variables(spec, stock=stock)),
     }
@@ -135,7 +136,7 @@ def _had(server: Mapping[str, Any], spec: DeploymentSpec) -> dict[str, str]:
         "work pool": server.get("work_pool_name") or "",
         "work queue": server.get("work_queue_name") or "",
         "concurrency limit": _text(server.get("concurrency_limit") or limit.get("limit")),
-        "parameter schema": _text(server.get("parameter_openapi_schema")),
+        "parameter schema": _schema(server.get("parameter_openapi_schema") or {}),
         **_items("parameters", server.get("parameters") or {}),
         **_items("job variables", server.get("job_variables") or {}),
     }
@@ -163,6 +164,13 @@ def _rule(rule: Mapping[str, Any]) -> str:
 def _short(text: str) -> str:
     first, *more = text.splitlines() or [""]
     return f"{first[:100]} ..." if more or len(first) > 100 else first
+
+
+def _schema(schema: Mapping[str, Any]) -> str:
+    """Say a schema as `n, label = "x"`, with a digest where more than that is in it."""
+    rules = schema.get("properties", {})
+    names = [f"{name} = {_text(rule['default'])}" if "default" in rule else str(name) for name, rule in rules.items()]
+    return f"{', '.join(names) or 'none'} (digest {sha256_bytes(_text(schema).encode())[:8]})"
 
 
 def _text(value: Any) -> str:

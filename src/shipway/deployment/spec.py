@@ -207,8 +207,12 @@ class DeploymentSpec(BaseModel):
         return Version.parse(self.release)
 
 
-def read(path: Path) -> DeploymentSpec:
+def read(path: Path, *, parameters: bool = True) -> DeploymentSpec:
     """Read a deployment file.
+
+    Args:
+        path: the file.
+        parameters: whether to hold its parameters against its schema; `build`, which brings another schema, does not.
 
     Raises:
         DeploymentFileError: the file is missing or has a mistake; the message says in which line and column.
@@ -231,6 +235,8 @@ def read(path: Path) -> DeploymentSpec:
         spec = DeploymentSpec.model_validate(plain(document))
     except ValidationError as error:
         raise DeploymentFileError(_explain(path, document, error)) from None
+    if not parameters:
+        return spec
     try:
         check_parameters(spec.parameters, spec.parameter_openapi_schema, complete=False)
         for schedule in spec.schedules:

@@ -36,9 +36,10 @@ _NOTES = {
 }
 
 
-def file_names(flow: str) -> tuple[str, str]:
-    """Return the names of a flow's deployment file and manifest file."""
-    return f"{segment(flow)}-deployment.yaml", f"{segment(flow)}-manifest.json"
+def file_name(flow: str, name: str | None = None) -> str:
+    """Return the name of a deployment's file; `name` is in it for a flow's second and further deployments."""
+    stem = segment(flow) if name is None else f"{segment(flow)}-{segment(name)}"
+    return f"{stem}-deployment.yaml"
 
 
 def deployment_text(spec: DeploymentSpec, file: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from shipway.deployment.history import move_pointer
@@ -27,18 +28,21 @@ def make_plans(settings: Settings, specs: Sequence[DeploymentSpec]) -> list[Plan
     names = [spec.full_name for spec in specs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DeploymentFileError(f"two of the files are of deployment {twice[0]}", hint="apply one of them")
+    return [_make_plan(settings, spec) for spec in specs]
+
+
+def _make_plan(settings: Settings, spec: DeploymentSpec) -> Plan:
     api = Api(settings)
-    plans = []
-    for spec in specs:
-        _require_release(settings, spec)
-        pool = api.pool(spec.work_pool)
-        queue = api.queue(spec.work_pool, spec.work_queue) if pool else None
-        kind = str(pool["type"]) if pool else POOL_TYPE
-        server = api.find_deployment(spec.full_name)
-        plans.append(
-            plan(spec, server, pool_exists=pool is not None, queue_exists=queue is not None, stock=kind != POOL_TYPE)
-        )
-    return plans
+    # Four questions that do not wait for each other's answers.
+    with ThreadPoolExecutor(max_workers=4) as together:
+        release = together.submit(_require_release, settings, spec)
+        asked_pool = together.submit(api.pool, spec.work_pool)
+        asked_queue = together.submit(api.queue, spec.work_pool, spec.work_queue)
+        server = together.submit(api.find_deployment, spec.full_name)
+        release.result()
+    pool, queue = asked_pool.result(), asked_queue.result()
+    stock = pool is not None and pool["type"] != POOL_TYPE
+    return plan(spec, server.result(), pool_exists=pool is not None, queue_exists=queue is not None, stock=stock)
 
 
 def apply(settings: Settings, plans: Sequence[Plan]) -> None:

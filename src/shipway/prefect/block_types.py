@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect.filesystems import WritableFileSystem
 from prefect.utilities.asyncutils import run_sync_in_worker_thread
-from pydantic import Field, HttpUrl, SecretStr
+from pydantic import Field, SecretStr
 
 from shipway.store.base import Store
 from shipway.store.opening import open_store
@@ -38,9 +38,6 @@ class S3(WritableFileSystem):
 
     _block_type_name = "S3"
     _block_type_slug = "s3"
-    _logo_url = HttpUrl(
-        "https://raw.githubusercontent.com/PrefectHQ/prefect/420d0d6a78bb6df1fc18bcf188fdad43c1d22ea9/assets/block-logos/s3-bucket.png"
-    )
     _description = "A bucket and prefix in S3 where Shipway keeps code and data."
 
     bucket_path: str = Field(description="Bucket, or bucket/prefix.", examples=["my-bucket/a-directory"])

@@ -14,9 +14,10 @@ from pydantic import ValidationError
 
 from shipway.deployment.history import read_pointer
 from shipway.deployment.parameters import check_parameters, parse_parameters
-from shipway.deployment.spec import DeploymentSpec, Schedule
-from shipway.deployment.write import deployment_text, file_names, manifest_text, write_files
-from shipway.errors import FlowFileError, InputError
+from shipway.deployment.prefect2 import is_prefect2
+from shipway.deployment.spec import DeploymentSpec, Schedule, read
+from shipway.deployment.write import deployment_text, file_name, manifest_text, write_files
+from shipway.errors import DeploymentFileError, FlowFileError, InputError
 from shipway.prefect.blocks import save_local_block
 from shipway.prefect.stores import default_block, is_local_default, store_of
 from shipway.release.build import Progress, Release, build
@@ -81,24 +82,31 @@ def build_deployment(settings: Settings, order: BuildOrder, *, progress: Progres
     """
     path, name = _split(order)
     flow = inspect_flow(order.folder, f"{path.as_posix()}:{name}")
-    schedules = _schedules(order)
-    parameters = parse_parameters(order.parameters, flow["schema"])
+    deployment_file, before = _file_of(order, flow["flow"])
+    parameters = {**before.get("parameters", {}), **parse_parameters(order.parameters, flow["schema"])}
     check_parameters(parameters, flow["schema"], complete=False)
+    # What nobody asked for on the command line stays as the file says it: people edit that file.
+    asked = {
+        "description": order.description,
+        "tags": order.tags,
+        "store": order.block,
+        "work_pool": order.pool,
+        "work_queue": order.queue or next(iter(order.tags), None),
+        "schedules": _schedules(order),
+    }
     draft = {
+        "description": flow["description"],
+        "work_pool": settings.work_pool,
+        **before,
+        **{key: value for key, value in asked.items() if value},
         "name": order.name,
         "flow": flow["flow"],
         "entrypoint": f"{path.as_posix()}:{name}",
-        "description": order.description or flow["description"],
-        "tags": order.tags,
-        "store": order.block,
-        "work_pool": order.pool or settings.work_pool,
-        "work_queue": order.queue or next(iter(order.tags), "default"),
         "parameters": parameters,
-        "schedules": schedules,
         "parameter_openapi_schema": flow["schema"],
     }
     built = _build(settings, order.folder, draft, progress)
-    deployment_file, manifest_file = (order.folder / name for name in file_names(built.spec.flow))
+    manifest_file = deployment_file.with_name(deployment_file.name.replace("-deployment.yaml", "-manifest.json"))
     write_files(
         {
             deployment_file: deployment_text(built.spec, deployment_file.name),
@@ -106,6 +114,24 @@ def build_deployment(settings: Settings, order: BuildOrder, *, progress: Progres
         }
     )
     return replace(built, file=deployment_file)
+
+
+def _file_of(order: BuildOrder, flow: str) -> tuple[Path, dict[str, Any]]:
+    """Return the deployment's file, and what it says where there is one already.
+
+    Raises:
+        DeploymentFileError: the file has a mistake, or is one of Prefect 2; it is left as it is.
+    """
+    for path in (order.folder / file_name(flow), order.folder / file_name(flow, order.name)):
+        if not path.exists():
+            return path, {}
+        if is_prefect2(path):
+            hint = "apply it as it is, or move it away and build again"
+            raise DeploymentFileError(f"{path.name} is a deployment file of Prefect 2", hint=hint)
+        spec = read(path, parameters=False)
+        if spec.full_name == f"{flow}/{order.name}":
+            return path, spec.model_dump(exclude={"release"})
+    raise DeploymentFileError(f"{path.name} is of another deployment, {spec.full_name}", hint="rename it")
 
 
 def build_translated(
@@ -136,6 +162,7 @@ def _build(settings: Settings, folder: Path, draft: dict[str, Any], progress: Pr
     found = scan(folder, index)
     if not any(entry.path == path for entry in found.entries):
         raise FlowFileError(f"{path} is left out of the release by an ignore file", hint=f"add !{path} to it")
+    settings.make_state()
     if is_local_default(settings, block):
         save_local_block(settings)
     store = CountingStore(store_of(settings, block))

@@ -140,15 +140,19 @@ class _Keeper:
     def attempt(self) -> _Attempt:
         context = FlowRunContext.get()
         run = context.flow_run if context and context.flow_run else self.flow_run
-        return _Attempt(self, run, nested=run.id != self.flow_run.id)
+        # With the defaults of what nobody gave: a record says what the function was called with.
+        called = context.parameters if context else self.flow_run.parameters
+        parameters = self.flow.serialize_parameters(called or {})
+        return _Attempt(self, run, parameters, nested=run.id != self.flow_run.id)
 
 
 class _Attempt:
     """One call of the flow function, from its first line to the commit of its data."""
 
-    def __init__(self, keeper: _Keeper, run: FlowRun, *, nested: bool) -> None:
+    def __init__(self, keeper: _Keeper, run: FlowRun, parameters: dict[str, Any], *, nested: bool) -> None:
         self.keeper = keeper
         self.run = run
+        self.parameters = parameters
         self.nested = nested
         self.session: Session | None = None
 
@@ -162,7 +166,7 @@ class _Attempt:
                 deployment=self.keeper.deployment,
                 attempt=max(self.run.run_count, 1),
                 release=str(self.keeper.workspace.version),
-                parameters=self.run.parameters,
+                parameters=self.parameters,
                 scheduled=due.isoformat() if due else "1970-01-01T00:00:00+00:00",
                 store=self.keeper.workspace.store,
                 opener=OPENER,
@@ -188,8 +192,8 @@ class _Attempt:
         record = self.session.commit()
         size = sum(artifact.bytes for artifact in record.artifacts)
         logger.info(
-            "Saved %d objects, %d bytes, to %s",
-            len(record.artifacts),
+            "Saved %s, %d bytes, to %s",
+            "1 object" if len(record.artifacts) == 1 else f"{len(record.artifacts)} objects",
             size,
             self.session.store.url(self.session.order.folder),
         )

@@ -17,6 +17,7 @@ from prefect.flows import Flow
 from prefect.logging.loggers import flow_run_logger
 
 from shipway.errors import ServerError
+from shipway.prefect.pull import workspaces
 from shipway.prefect.stores import LOCAL_BLOCK, default_block, is_local_default, store_of
 from shipway.run.session import Order, Session
 from shipway.settings import Settings
@@ -53,8 +54,10 @@ def open_block(block: str) -> Store:
 
 
 def _begin(flow: str, run: FlowRun) -> Session:
+    # A worker that starts another engine than ours pulled a release all the same: its store is the run's.
+    workspace = workspaces.get(str(run.id))
     try:
-        block = default_block(Settings.load())
+        block = workspace.store if workspace else default_block(Settings.load())
     except ServerError:
         block = LOCAL_BLOCK
     due = run.expected_start_time
@@ -64,7 +67,7 @@ def _begin(flow: str, run: FlowRun) -> Session:
         flow=flow,
         deployment=None,
         attempt=max(run.run_count, 1),
-        release=None,
+        release=str(workspace.version) if workspace else None,
         parameters=run.parameters,
         scheduled=due.isoformat() if due else "1970-01-01T00:00:00+00:00",
         store=block,

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shipway.deployment.step import block_of
@@ -85,6 +85,10 @@ def list_runs(api: Api, *, deployment: str | None, state: str | None, limit: int
         body["deployments"] = {"id": {"any_": [api.deployment(deployment)["id"]]}}
     if state:
         body["flow_runs"] = {"state": {"type": {"any_": [state.upper()]}}}
+    else:
+        # A schedule's runs are made days ahead; unasked they would hide those that have happened.
+        soon = datetime.now(UTC) + timedelta(seconds=60)
+        body["flow_runs"] = {"expected_start_time": {"before_": soon.isoformat()}}
     rows: list[dict[str, Any]] = api.request("POST", "/flow_runs/filter", body)
     flows = api.flow_names({row["flow_id"] for row in rows})
     ids = sorted({row["deployment_id"] for row in rows if row.get("deployment_id")})

@@ -9,15 +9,25 @@ import os
 import signal
 import sys
 import threading
+from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import anyio
+from anyio.abc import TaskStatus
+from prefect.client.schemas.objects import FlowRun
+from prefect.runner._flow_run_executor import FlowRunExecutionResult, FlowRunExecutorContext
+from prefect.runner._process_manager import ProcessHandle
+from prefect.runner._starter_engine import EngineCommandStarter
 from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 from prefect.utilities.processutils import command_to_string, get_sys_executable
-from prefect.workers.process import ProcessJobConfiguration, ProcessVariables, ProcessWorker
+from prefect.workers.process import ProcessJobConfiguration, ProcessVariables, ProcessWorker, ProcessWorkerResult
 
 from shipway.errors import ShipwayError
 from shipway.prefect.api import Api
 from shipway.prefect.apply import ensure_pool, ensure_queue
+from shipway.prefect.hooks import HooksInProcess
 from shipway.prefect.pool import POOL_TYPE
 from shipway.settings import Settings
 
@@ -37,6 +47,8 @@ class ShipwayJobConfiguration(ProcessJobConfiguration):
             self.command = command_to_string([get_sys_executable(), "-m", "shipway.prefect.engine"])
         # Idle OpenMP threads that spin make a training on a busy machine ten times slower (LightGBM issues 5039, 6728).
         self.env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        # What a script prints is for whoever watches it run, and that is the UI and `run --watch` now.
+        self.env.setdefault("PREFECT_LOGGING_LOG_PRINTS", "true")
         # People watch runs: lines that wait two seconds for company, Prefect's default, look like a run that hangs.
         self.env.setdefault("PREFECT_LOGGING_TO_API_BATCH_INTERVAL", "0.5")
         super().prepare_for_flow_run(*args, **kwargs)
@@ -52,6 +64,41 @@ class ShipwayWorker(ProcessWorker):
     _display_name = "Shipway"
     _description = "Runs releases: verified code from S3, and every byte of run data back to it."
     _documentation_url = ""
+
+    async def run(
+        self,
+        flow_run: FlowRun,
+        configuration: ProcessJobConfiguration,
+        task_status: TaskStatus[int] | None = None,
+    ) -> ProcessWorkerResult:
+        """Start one run and look after it until it ended; what Prefect's worker does, but for where hooks run."""
+        async with AsyncExitStack() as stack:
+            folder = configuration.working_dir or stack.enter_context(TemporaryDirectory(prefix="shipway-run-"))
+            folder = Path(folder).resolve()
+            context = await stack.enter_async_context(FlowRunExecutorContext())
+            starter = EngineCommandStarter(
+                command=configuration.command,
+                cwd=folder,
+                env=configuration.env,
+                stream_output=configuration.stream_output,
+                control_channel=context.control_channel,
+            )
+            executor = context.create_executor(
+                flow_run, starter, hook_runner=HooksInProcess(configuration.env, folder), propose_submitting=False
+            )
+            execution: FlowRunExecutionResult | None = None
+
+            async def execute(*, task_status: TaskStatus[ProcessHandle]) -> None:
+                nonlocal execution
+                execution = await executor.submit(task_status=task_status)
+
+            async with anyio.create_task_group() as group:
+                handle: ProcessHandle = await group.start(execute)
+                if task_status is not None and handle.pid is not None:
+                    task_status.started(handle.pid)
+        if execution is None or execution.status_code is None:
+            raise RuntimeError(f"run {flow_run.name} could not be started")
+        return ProcessWorkerResult(status_code=execution.status_code, identifier=str(execution.handle.pid))
 
 
 async def serve(pool: str, queues: list[str], limit: int | None, name: str | None = None) -> None:

@@ -197,7 +197,7 @@ class _Walker:
 
 
 def _is_own_output(root: Path, path: str) -> bool:
-    if "/" in path or not path.endswith(("-manifest.json", "-deployment.yaml")):
+    if not path.endswith(("-manifest.json", "-deployment.yaml")):
         return False
     try:
         with (root / path).open("rb") as file:

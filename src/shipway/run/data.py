@@ -13,8 +13,8 @@ from typing import Any
 
 from shipway.artifact import Artifact
 from shipway.codec import codec_named
-from shipway.digest import sha256_file
-from shipway.errors import InputError, IntegrityError, NotFoundError
+from shipway.errors import InputError, NotFoundError
+from shipway.run.fetch import download
 from shipway.run.record import RunRecord, read_record, record_keys
 from shipway.run.session import Session, current
 from shipway.store.base import Store
@@ -102,26 +102,6 @@ def read_artifact(store: Store, artifact: Artifact, siblings: Mapping[str, Artif
     if not isinstance(value, Path):
         shutil.rmtree(folder, ignore_errors=True)
     return value
-
-
-def download(store: Store, artifact: Artifact, path: Path) -> Path:
-    """Write an artifact's bytes to `path`, which appears only when they are right.
-
-    Raises:
-        IntegrityError: the stored bytes are not those that were saved, or are gone.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name[:100]}.part")
-    try:
-        with scratch.open("wb") as file:
-            for piece in store.stream(artifact.key):
-                file.write(piece)
-        if sha256_file(scratch) != (artifact.sha256, artifact.bytes):
-            raise IntegrityError(f"{artifact.name} is damaged in {store.url(artifact.key)}")
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-    return path
 
 
 def _session(what: str) -> Session:

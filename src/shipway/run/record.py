@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import platform
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from importlib.metadata import distributions
 from typing import Any
 
 from shipway.artifact import Artifact, segment
@@ -137,6 +135,10 @@ def record_keys(store: Store, flow: str) -> Iterator[tuple[str, str, str]]:
 
 def environment() -> dict[str, Any]:
     """Return what a run ran on: interpreter, system, and every installed package with its version."""
+    # Not above: a command that reads a record has no use for them.
+    import platform
+    from importlib.metadata import distributions
+
     packages = {dist.name: dist.version for dist in distributions() if dist.name}
     return {
         "python": platform.python_version(),
