@@ -15,7 +15,7 @@ test: $(VENV)/.test tools lint types  ## the whole suite, linters and types incl
 
 # PostgreSQL is no Python package: where CI=true every real part must be there, elsewhere its tests are skipped without it.
 tools:
-	@if [ "$$CI" = true ]; then scripts/test-tools --install; else scripts/test-tools || true; fi
+	@if [ "$$CI" = true ]; then scripts/test-tools --install postgresql; else scripts/test-tools postgresql || true; fi
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
