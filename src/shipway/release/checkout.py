@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -41,13 +41,9 @@ def checkout(store: Store, version: Version, folder: Path) -> Manifest:
             make_folders(manifest.entries, scratch)
             fetch(store, manifest, {sha256: scratch / entry.path for sha256, entry in first.items()})
             for entry in manifest.entries:
-                path, source, mode = scratch / entry.path, first[entry.sha256], permissions(entry)
+                source = first[entry.sha256]
                 if entry is not source:
-                    copy_file(f"{scratch}/{source.path}", str(path), entry.size, mode)
-                elif mode & 0o100:
-                    # Whoever may read it, by the umask, may execute it.
-                    readable = path.stat().st_mode & 0o444
-                    path.chmod(0o200 | readable | readable >> 2)
+                    copy_file(f"{scratch}/{source.path}", f"{scratch}/{entry.path}", entry.size, permissions(entry))
             make_links(manifest.entries, scratch)
     except OSError as error:
         raise InputError(
@@ -70,11 +66,19 @@ def contents(entries: Iterable[Entry]) -> dict[str, Entry]:
     return first
 
 
-def fetch(store: Store, manifest: Manifest, targets: Mapping[str, Path], mode: int = 0o644) -> None:
-    """Write contents, by sha256, into files that do not exist yet: one request for each object they lie in.
+def fetch(
+    store: Store, manifest: Manifest, targets: Mapping[str, Path], mode: Callable[[Entry], int] = permissions
+) -> None:
+    """Write contents into files that do not exist yet: one request for each object they lie in.
 
     Of a pack one range is read, from the first byte needed to the last: a pack is one request however many files are
     wanted of it, and what lies before and behind them stays where it is.
+
+    Args:
+        store: where the contents are.
+        manifest: the release they are contents of.
+        targets: the files to write, by sha256.
+        mode: permissions of the file that the first entry with a content is written to.
 
     Raises:
         IntegrityError: an object is missing, or a content in it is not what it was.
@@ -101,7 +105,7 @@ def fetch(store: Store, manifest: Manifest, targets: Mapping[str, Path], mode: i
 class _Fetch:
     """One fetch, seen from its threads."""
 
-    def __init__(self, store: Store, manifest: Manifest, targets: Mapping[str, Path], mode: int) -> None:
+    def __init__(self, store: Store, manifest: Manifest, targets: Mapping[str, Path], mode: Callable[[Entry], int]) -> None:
         self.store = store
         self.manifest = manifest
         self.targets = targets
@@ -112,7 +116,7 @@ class _Fetch:
     def blob(self, key: str, entries: list[Entry]) -> None:
         for entry in entries:
             digest, left = hashlib.sha256(), entry.size
-            file = os.open(self.targets[entry.sha256], CREATE, self.mode)
+            file = os.open(self.targets[entry.sha256], CREATE, self.mode(entry))
             try:
                 for piece in self.store.stream(key):
                     digest.update(piece)
@@ -138,7 +142,7 @@ class _Fetch:
                 offset = self.manifest.contents[entry.sha256].offset - start
                 content = view[offset : offset + entry.size]
                 self._check(key, entry, sha256_bytes(content), len(content))
-                file = os.open(self.targets[entry.sha256], CREATE, self.mode)
+                file = os.open(self.targets[entry.sha256], CREATE, self.mode(entry))
                 try:
                     write(file, content)
                 finally:
@@ -146,14 +150,13 @@ class _Fetch:
 
     def _range(self, key: str, entries: list[Entry]) -> tuple[int, bytes]:
         """Read the part of a pack that holds `entries`; return where it starts, and its bytes."""
-        spans = [(self.manifest.contents[entry.sha256].offset, entry) for entry in entries if entry.size]
+        spans = [(self.manifest.contents[entry.sha256].offset, entry.size) for entry in entries if entry.size]
         if not spans:
             return 0, b""
-        start = min(offset for offset, _ in spans)
-        end, last = max((offset + entry.size, entry) for offset, entry in spans)
-        # No pack is longer, so that nobody can make a reader take more than this into memory.
+        start, end = min(offset for offset, _ in spans), max(map(sum, spans))
+        # No pack is longer: nobody can make a reader take more than this into memory.
         if end > PACK_BYTES:
-            raise IntegrityError(f"{last.path} lies outside its pack, {self.store.url(key)}", hint=_HINT)
+            raise IntegrityError(f"files lie outside their pack {self.store.url(key)}", hint=_HINT)
         try:
             return start, self.store.read(key, start=start, length=end - start)
         except ObjectNotFoundError:
