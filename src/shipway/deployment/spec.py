@@ -3,198 +3,104 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Self
-from zoneinfo import ZoneInfo
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from msgspec import Struct, ValidationError, convert, to_builtins
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from shipway.deployment.fields import (
+    check_block,
+    check_cron,
+    check_entrypoint,
+    check_limit,
+    check_name,
+    check_release,
+    check_rrule,
+    check_timezone,
+    parse_interval,
+)
 from shipway.deployment.parameters import check_parameters
 from shipway.digest import canonical_json, sha256_bytes
-from shipway.errors import DeploymentFileError, InputError, IntegrityError
+from shipway.errors import DeploymentFileError, InputError
 from shipway.manifest import Version
 
-MAX_NAME = 255
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_FORBIDDEN = set('/%&<>"\\')
+Place = tuple[int | str, ...]
 
 
-def check_name(name: str) -> str:
-    """Return `name` if a flow, deployment or queue may have it (Prefect's rule: none of `/ % & < > "`).
-
-    Raises:
-        ValueError: it may not.
-    """
-    if not name.strip() or name != name.strip():
-        raise ValueError("a name may not be empty, or begin or end with a space")
-    if len(name) > MAX_NAME:
-        raise ValueError(f"a name may have at most {MAX_NAME} characters, this one has {len(name)}")
-    if bad := sorted(set(name) & _FORBIDDEN | {char for char in name if ord(char) < 32 or ord(char) == 127}):
-        raise ValueError(f"{name!r} may not hold {' '.join(map(repr, bad))}")
-    return name
-
-
-def parse_interval(value: object) -> object:
-    """Turn `90` (seconds), `15m`, `1h30m` or `2d` into a timedelta.
-
-    Raises:
-        ValueError: it is none of these, or under a second.
-    """
-    interval = value
-    if isinstance(value, str) and re.fullmatch(r"\s*(\d+\s*[smhdw]\s*)+", value):
-        interval = timedelta(seconds=sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+)\s*([smhdw])", value)))
-    elif isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value):
-        interval = timedelta(seconds=float(value))
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        interval = timedelta(seconds=value)
-    if not isinstance(interval, timedelta):
-        words = f"{value!r} is not an interval; write 90 (seconds), 15m, 1h30m or 2d"
-        raise ValueError(words)  # noqa: TRY004 - what pydantic takes for a mistake in the file
-    if interval < timedelta(seconds=1):
-        raise ValueError("an interval is at least one second")
-    return interval
-
-
-def check_cron(text: str) -> str:
-    """Return a cron expression of five fields, or raise ValueError."""
-    from croniter import croniter
-
-    if len(text.split()) != 5 or not croniter.is_valid(text):
-        raise ValueError(f"{text!r} is not a cron expression of five fields")
-    return text
-
-
-def check_rrule(text: str) -> str:
-    """Return an iCalendar recurrence rule, or raise ValueError."""
-    from dateutil.rrule import rrulestr
-
-    try:
-        rrulestr(text)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{text!r} is not a recurrence rule: {error}") from None
-    return text
-
-
-def check_timezone(text: str) -> str:
-    """Return the IANA name of a time zone, or raise ValueError."""
-    try:
-        ZoneInfo(text)
-    except (ValueError, OSError, KeyError):
-        raise ValueError(f"{text!r} is not a time zone; use an IANA name such as Europe/Berlin") from None
-    return text
-
-
-def check_block(text: str) -> str:
-    """Return the name of a block, or raise ValueError."""
-    if not re.fullmatch(r"[a-z0-9-]+/[^/]+", text):
-        raise ValueError(f"{text!r} does not name a storage block; write TYPE/NAME, such as s3/NAME")
-    return text
-
-
-def _checked_release(text: str) -> str:
-    try:
-        return str(Version.parse(text))
-    except IntegrityError as error:
-        raise ValueError(str(error)) from None
-
-
-Name = Annotated[str, BeforeValidator(lambda value: check_name(value) if isinstance(value, str) else value)]
-Interval = Annotated[timedelta, BeforeValidator(parse_interval)]
-Cron = Annotated[str, AfterValidator(check_cron)]
-RRule = Annotated[str, AfterValidator(check_rrule)]
-TimeZone = Annotated[str, AfterValidator(check_timezone)]
-Block = Annotated[str, AfterValidator(check_block)]
-Description = Annotated[str | None, BeforeValidator(lambda value: value.rstrip() if isinstance(value, str) else value)]
-ReleaseText = Annotated[str, BeforeValidator(_checked_release)]
-
-
-class Schedule(BaseModel):
+class Schedule(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """When runs are created: exactly one of `cron`, `interval` and `rrule`.
 
     Attributes:
         cron: five-field cron expression.
-        interval: time between runs.
+        interval: seconds between runs.
         rrule: iCalendar recurrence rule.
         timezone: IANA name of the time zone the rule is read in.
         active: False pauses it; None leaves it as it is on the server (a new one is active).
         parameters: given to its runs over the deployment's own.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    cron: Cron | None = None
-    interval: Interval | None = None
-    rrule: RRule | None = None
-    timezone: TimeZone = "UTC"
+    cron: str | None = None
+    interval: float | None = None
+    rrule: str | None = None
+    timezone: str = "UTC"
     active: bool | None = None
-    parameters: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _check_one_rule(self) -> Self:
-        given = [name for name in ("cron", "interval", "rrule") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"a schedule has exactly one of cron, interval and rrule, this one has {' and '.join(given) or 'none'}"
-            )
-        return self
+    parameters: dict[str, Any] = {}
 
     @property
     def slug(self) -> str:
         """A name that follows from the rule, by which the server's copy is found again."""
-        rule = self.model_dump(mode="json", include={"cron", "interval", "rrule", "timezone"})
-        kind = next(name for name in ("cron", "interval", "rrule") if rule[name] is not None)
+        rule = {"cron": self.cron, "interval": self.interval, "rrule": self.rrule, "timezone": self.timezone}
+        kind = next(name for name in RULES if rule[name] is not None)
         return f"{kind}-{sha256_bytes(canonical_json(rule))[:8]}"
 
     @property
     def text(self) -> str:
         """The rule in a few words."""
-        if self.cron is not None:
-            return f"cron {self.cron!r} in {self.timezone}"
-        return f"every {self.interval}" if self.interval is not None else f"rrule {self.rrule!r} in {self.timezone}"
+        if self.interval is not None:
+            return f"every {timedelta(seconds=self.interval)}"
+        kind = "cron" if self.cron is not None else "rrule"
+        return f"{kind} {self.cron or self.rrule!r} in {self.timezone}"
 
 
-class DeploymentSpec(BaseModel):
-    """One deployment, as its file says it.
+class DeploymentSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """One deployment, as its file says it; made by `make_spec`, which checks it.
 
     Attributes:
         name: the deployment's name.
         flow: the flow's name.
         entrypoint: `FILE.py:FUNCTION` within the release.
-        description: text for the UI.
-        tags: labels on the deployment and its runs.
         store: block that code and data live in, `TYPE/NAME`.
         release: `<epoch>.<release-id>`, stamped by `build`.
+        parameter_openapi_schema: what the flow's parameters look like, from its signature.
+        description: text for the UI.
+        tags: labels on the deployment and its runs.
         work_pool: Prefect work pool.
         work_queue: queue in that pool.
         parameters: given to every run unless it says otherwise.
         schedules: when runs are created.
         concurrency_limit: most runs at once, or None.
         job_variables: Prefect's job variables, such as `env`.
-        parameter_openapi_schema: what the flow's parameters look like, from its signature.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Name
-    flow: Name
-    entrypoint: str = Field(pattern=r"^[^:\s][^:]*\.py:[A-Za-z_][A-Za-z0-9_.]*$")
-    description: Description = None
-    tags: tuple[str, ...] = ()
-    store: Block
-    release: ReleaseText
-    work_pool: Name = "shipway"
-    work_queue: Name = "default"
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    schedules: tuple[Schedule, ...] = ()
-    concurrency_limit: int | None = Field(default=None, ge=1)
-    job_variables: dict[str, Any] = Field(default_factory=dict)
+    name: str
+    flow: str
+    entrypoint: str
+    store: str
+    release: str
     parameter_openapi_schema: dict[str, Any]
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+    work_pool: str = "shipway"
+    work_queue: str = "default"
+    parameters: dict[str, Any] = {}
+    schedules: tuple[Schedule, ...] = ()
+    concurrency_limit: int | None = None
+    job_variables: dict[str, Any] = {}
 
     @property
     def full_name(self) -> str:
@@ -205,6 +111,104 @@ class DeploymentSpec(BaseModel):
     def version(self) -> Version:
         """The release, as a value."""
         return Version.parse(self.release)
+
+
+RULES = ("cron", "interval", "rrule")
+
+_CHECKS: dict[str, Callable[[Any], object]] = {
+    "name": check_name,
+    "flow": check_name,
+    "entrypoint": check_entrypoint,
+    "store": check_block,
+    "release": check_release,
+    "work_pool": check_name,
+    "work_queue": check_name,
+    "concurrency_limit": check_limit,
+}
+_SCHEDULE_CHECKS: dict[str, Callable[[Any], object]] = {
+    "cron": check_cron,
+    "interval": parse_interval,
+    "rrule": check_rrule,
+    "timezone": check_timezone,
+}
+
+
+class SpecError(ValueError):
+    """A mistake in a deployment's description.
+
+    Attributes:
+        place: keys and indexes that lead to it.
+        words: what is wrong there.
+    """
+
+    def __init__(self, place: tuple[int | str, ...], words: str) -> None:
+        self.place = place
+        self.words = words
+        super().__init__(f"{'.'.join(map(str, place))}: {words}" if place else words)
+
+
+def make_spec(values: Mapping[str, Any]) -> DeploymentSpec:
+    """Check a deployment's description and make a `DeploymentSpec` of it.
+
+    Raises:
+        SpecError: there is a mistake in it.
+    """
+    values = dict(values)
+    if isinstance(values.get("description"), str):
+        values["description"] = values["description"].rstrip()
+    _check_fields(values, _CHECKS, ())
+    if isinstance(values.get("schedules"), list | tuple):
+        values["schedules"] = [_checked_schedule(item, number) for number, item in enumerate(values["schedules"])]
+    try:
+        return convert(values, DeploymentSpec)
+    except ValidationError as error:
+        raise _located(error) from None
+
+
+def to_mapping(spec: DeploymentSpec) -> dict[str, Any]:
+    """Return a deployment's description as `make_spec` takes it."""
+    values: dict[str, Any] = to_builtins(spec)
+    return values
+
+
+def _checked_schedule(item: Any, number: int) -> Any:
+    if not isinstance(item, Mapping):
+        return item
+    place = ("schedules", number)
+    _check_fields(item, _SCHEDULE_CHECKS, place)
+    unknown = [key for key in item if key not in Schedule.__struct_fields__]
+    given = [name for name in RULES if item.get(name) is not None]
+    if len(given) != 1 and not unknown:
+        words = " and ".join(given) or "none"
+        raise SpecError(place, f"a schedule has exactly one of cron, interval and rrule, this one has {words}")
+    if item.get("interval") is not None:
+        return {**item, "interval": parse_interval(item["interval"])}
+    return item
+
+
+def _check_fields(values: Mapping[str, Any], checks: Mapping[str, Callable[[Any], object]], place: Place) -> None:
+    """Run the checks of the fields that are there; of the wrong type they are found by the conversion."""
+    for name, check in checks.items():
+        value = values.get(name)
+        if isinstance(value, str) or (name in ("interval", "concurrency_limit") and isinstance(value, int | float)):
+            try:
+                check(value)
+            except ValueError as error:
+                raise SpecError((*place, name), str(error)) from None
+
+
+def _located(error: ValidationError) -> SpecError:
+    """Turn msgspec's words into ours; it names the place at the end, as in "... - at `$.schedules[0].cron`"."""
+    words, _, path = str(error).partition(" - at `$")
+    steps = re.findall(r"\.(\w+)|\[(\d+)\]", path)
+    place: Place = tuple(name or int(number) for name, number in steps)
+    fields = Schedule.__struct_fields__ if place[:1] == ("schedules",) else DeploymentSpec.__struct_fields__
+    if found := re.fullmatch(r"Object contains unknown field `(.*)`", words):
+        place = (*place, found[1])
+        return SpecError(place, f"unknown key {'.'.join(map(str, place))!r}; keys are {', '.join(fields)}")
+    if found := re.fullmatch(r"Object missing required field `(.*)`", words):
+        return SpecError(place, f"key {found[1]!r} is missing")
+    return SpecError(place, f"it is not what it should be: {words[:1].lower()}{words[1:].replace('`', '')}")
 
 
 def read(path: Path, *, parameters: bool = True) -> DeploymentSpec:
@@ -232,9 +236,11 @@ def read(path: Path, *, parameters: bool = True) -> DeploymentSpec:
     if not isinstance(document, CommentedMap):
         raise DeploymentFileError(f"{path}:1:1: a deployment file is a mapping of keys to values")
     try:
-        spec = DeploymentSpec.model_validate(plain(document))
-    except ValidationError as error:
-        raise DeploymentFileError(_explain(path, document, error)) from None
+        spec = make_spec(plain(document))
+    except SpecError as error:
+        named = error.words.startswith(("unknown key", "key "))
+        text = error.words if named else str(error)
+        raise DeploymentFileError(f"{path}:{_position(document, error.place)}: {text}") from None
     if not parameters:
         return spec
     try:
@@ -258,20 +264,7 @@ def plain(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
-def _explain(path: Path, document: CommentedMap, error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = tuple(first["loc"])
-    key = ".".join(str(part) for part in place)
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        fields = (Schedule if place[0] == "schedules" else DeploymentSpec).model_fields
-        return f"{path}:{_position(document, place)}: unknown key {key!r}; keys are {', '.join(fields)}"
-    if first["type"] == "missing":
-        return f"{path}:{_position(document, place[:-1])}: key {key!r} is missing"
-    return f"{path}:{_position(document, place)}: {key}: {message}"
-
-
-def _position(document: CommentedMap, place: tuple[int | str, ...]) -> str:
+def _position(document: CommentedMap, place: Place) -> str:
     """Return `line:column` of the innermost part of `place` that the document has."""
     node: Any = document
     line, column = 0, 0

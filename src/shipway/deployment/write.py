@@ -10,18 +10,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec import to_builtins
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import LiteralScalarString
 
 from shipway.artifact import segment
-from shipway.deployment.spec import DeploymentSpec, Schedule
+from shipway.deployment.spec import DeploymentSpec, Schedule, to_mapping
 from shipway.errors import FolderError
 from shipway.manifest import Entry
 
 HEAD = """\
 # Shipway deployment {full_name}, written by `shipway build`. Read it, edit it, then: shipway apply {file}
 # `shipway apply --plan {file}` shows what would change on the server and changes nothing."""
+
+ORDER = (
+    "name", "flow", "description", "tags", "store", "work_pool", "work_queue", "parameters", "schedules",
+    "concurrency_limit", "job_variables",
+)  # fmt: skip
+"""The part of the file that people edit, in the order in which they think of it."""
 
 _NOTES = {
     "tags": "Labels on the deployment and on every run of it.",
@@ -44,11 +51,10 @@ def file_name(flow: str, name: str | None = None) -> str:
 
 def deployment_text(spec: DeploymentSpec, file: str) -> str:
     """Return the deployment file as text, commented for the person who edits it."""
-    values = spec.model_dump(mode="json")
+    values = to_mapping(spec)
     document = CommentedMap()
-    for key in DeploymentSpec.model_fields:
-        if key not in ("release", "entrypoint", "parameter_openapi_schema"):
-            document[key] = values[key]
+    for key in ORDER:
+        document[key] = values[key]
     if "\n" in (spec.description or ""):
         document["description"] = LiteralScalarString(f"{spec.description}\n")
     document["schedules"] = [_schedule(schedule) for schedule in spec.schedules]
@@ -109,9 +115,9 @@ def write_files(texts: Mapping[Path, str]) -> None:
 
 
 def _schedule(schedule: Schedule) -> dict[str, Any]:
-    values = schedule.model_dump(mode="json", exclude_defaults=True)
-    if schedule.interval is not None:
-        values["interval"] = int(schedule.interval.total_seconds())
+    values = to_builtins(schedule)
+    if schedule.interval is not None and schedule.interval.is_integer():
+        values["interval"] = int(schedule.interval)
     return {**values, "timezone": schedule.timezone}
 
 

@@ -128,7 +128,7 @@ def _save(api: Api, item: Plan) -> str:
 def _schedule(schedule: Any, *, new: bool) -> dict[str, Any]:
     rule: dict[str, Any] = {"timezone": schedule.timezone}
     if schedule.interval is not None:
-        rule["interval"] = schedule.interval.total_seconds()
+        rule["interval"] = schedule.interval
     else:
         rule["cron" if schedule.cron is not None else "rrule"] = schedule.cron or schedule.rrule
     body = {"schedule": rule, "slug": schedule.slug, "parameters": schedule.parameters}

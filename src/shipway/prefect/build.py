@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from msgspec import structs
 
 from shipway.deployment.history import read_pointer
 from shipway.deployment.parameters import check_parameters, parse_parameters
 from shipway.deployment.prefect2 import is_prefect2
-from shipway.deployment.spec import DeploymentSpec, Schedule, read
+from shipway.deployment.spec import DeploymentSpec, SpecError, make_spec, read, to_mapping
 from shipway.deployment.write import deployment_text, file_name, manifest_text, write_files
 from shipway.errors import DeploymentFileError, FlowFileError, InputError
 from shipway.prefect.blocks import save_local_block
@@ -130,7 +130,7 @@ def _file_of(order: BuildOrder, flow: str) -> tuple[Path, dict[str, Any]]:
             raise DeploymentFileError(f"{path.name} is a deployment file of Prefect 2", hint=hint)
         spec = read(path, parameters=False)
         if spec.full_name == f"{flow}/{order.name}":
-            return path, spec.model_dump(exclude={"release"})
+            return path, to_mapping(spec)
     raise DeploymentFileError(f"{path.name} is of another deployment, {spec.full_name}", hint="rename it")
 
 
@@ -171,7 +171,7 @@ def _build(settings: Settings, folder: Path, draft: dict[str, Any], progress: Pr
     release = build(found, store, previous=previous, memory=Memory(settings.state, store.address), progress=progress)
     # Kept when the build has succeeded: an index is of a folder that is in the store.
     index.save()
-    spec = spec.model_copy(update={"release": str(release.version)})
+    spec = structs.replace(spec, release=str(release.version))
     return Built(spec, release, found, Path(), store.address, store.requests)
 
 
@@ -222,19 +222,11 @@ def _schedules(order: BuildOrder) -> list[dict[str, Any]]:
     if order.timezone and not given:
         raise InputError("--timezone without a schedule", hint="add --cron, --interval or --rrule")
     zone = {"timezone": order.timezone} if order.timezone else {}
-    schedules = [{kind: rule, **zone} for kind, rule in given.items()]
-    for schedule in schedules:
-        try:
-            Schedule.model_validate(schedule)
-        except ValidationError as error:
-            raise InputError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-    return schedules
+    return [{kind: rule, **zone} for kind, rule in given.items()]
 
 
 def _checked(draft: dict[str, Any]) -> DeploymentSpec:
     try:
-        return DeploymentSpec.model_validate(draft)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{key}: {first['msg'].removeprefix('Value error, ')}") from None
+        return make_spec(draft)
+    except SpecError as error:
+        raise InputError(str(error)) from None
