@@ -279,3 +279,23 @@ def test_a_record_names_what_the_flow_was_called_with(project: Shell, flow: str)
     project.ok("deploy", "./work.py:main", "-n", "daily")
     facts = project.json("run", f"{flow}/daily", "-p", "n=2", "--watch")
     assert facts["parameters"] == {"n": 2, "label": "x"}
+
+
+def test_rollback_is_one_command(project: Shell, flow: str) -> None:
+    project.ok("deploy", "./work.py:main", "-n", "daily")
+    source = (project.folder / "work.py").read_text()
+    (project.folder / "work.py").write_text(
+        source.replace("result = double(n)", "result = 1000").replace("n: int,", "m: int,")
+    )
+    (project.folder / "work.py").write_text((project.folder / "work.py").read_text().replace('"n": n', '"n": m'))
+    project.ok("deploy", "./work.py:main", "-n", "daily")
+    new, old = project.json("releases", f"{flow}/daily")
+    assert new["current"]
+    assert not old["current"]
+    assert project.json("run", f"{flow}/daily", "-p", "m=1", "--watch")["metrics"] == {"result": 1000}
+    project.ok("rollback", f"{flow}/daily")
+    assert project.json("releases", f"{flow}/daily")[0]["release"] == old["release"]
+    assert project.json("run", f"{flow}/daily", "-p", "n=2", "--watch")["metrics"] == {"result": 4}
+    project.ok("rollback", f"{flow}/daily", new["release"].partition(".")[2][:8])
+    assert project.json("releases", f"{flow}/daily")[0]["release"] == new["release"]
+    assert "there is no release" in one_line(project("rollback", f"{flow}/daily", "ffff"), 4)

@@ -22,6 +22,8 @@ COMMANDS = {
     "deploy": "Build and apply in one go.",
     "ls": "List deployments.",
     "inspect": "Show one deployment.",
+    "releases": "List a deployment's releases.",
+    "rollback": "Make an earlier release current again.",
     "worker": "Run what is in a queue.",
     "run": "Start a run of a deployment.",
     "runs": "List runs.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,10 +28,14 @@ class Moved:
     Attributes:
         version: the release it was moved to.
         at: when, in UTC, ISO 8601.
+        entrypoint: where the flow is in that release.
+        schema: what the flow's parameters look like in that release.
     """
 
     version: Version
     at: str
+    entrypoint: str | None = None
+    schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,10 @@ def read_pointer(store: Store, flow: str, name: str, *, cache: Path | None = Non
         document = json.loads(data)
         if document["version"] != FORMAT:
             raise ValueError(f"version {document['version']!r} is not {FORMAT}")
-        moves = tuple(Moved(Version.parse(item["release"]), str(item["at"])) for item in document["history"])
+        moves = tuple(
+            Moved(Version.parse(item["release"]), str(item["at"]), item.get("entrypoint"), item.get("schema"))
+            for item in document["history"]
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise IntegrityError(
             f"{store.url(key)} is malformed: {error}", hint="apply the deployment again after removing it"
@@ -87,8 +95,24 @@ def read_pointer(store: Store, flow: str, name: str, *, cache: Path | None = Non
     return Pointer(moves, etag)
 
 
-def move_pointer(store: Store, flow: str, name: str, version: Version) -> Pointer:
+def move_pointer(
+    store: Store,
+    flow: str,
+    name: str,
+    version: Version,
+    *,
+    entrypoint: str | None = None,
+    schema: Mapping[str, Any] | None = None,
+) -> Pointer:
     """Make `version` the current release; nothing happens when it is already.
+
+    Args:
+        store: where the deployment's releases are.
+        flow: the flow's name.
+        name: the deployment's name.
+        version: the release.
+        entrypoint: where the flow is in that release, for a later rollback to it.
+        schema: what the flow's parameters look like in that release, likewise.
 
     Raises:
         ConflictError: somebody else kept moving it.
@@ -97,7 +121,8 @@ def move_pointer(store: Store, flow: str, name: str, version: Version) -> Pointe
         pointer = read_pointer(store, flow, name)
         if pointer is not None and pointer.current == version:
             return pointer
-        moves = (Moved(version, datetime.now(UTC).isoformat(timespec="seconds")), *(pointer.moves if pointer else ()))
+        now = Moved(version, datetime.now(UTC).isoformat(timespec="seconds"), entrypoint, schema)
+        moves = (now, *(pointer.moves if pointer else ()))
         try:
             if pointer is None:
                 etag = store.create(pointer_key(flow, name), _encode(moves))
@@ -130,5 +155,8 @@ def _read_cached(store: Store, key: str, folder: Path) -> tuple[bytes, str]:
 
 def _encode(moves: tuple[Moved, ...]) -> bytes:
     # The nonce makes each write's bytes its own: after a lost answer the writer can tell its write from another's.
-    history: list[dict[str, Any]] = [{"release": str(move.version), "at": move.at} for move in moves]
+    history: list[dict[str, Any]] = [
+        {"release": str(move.version), "at": move.at, "entrypoint": move.entrypoint, "schema": move.schema}
+        for move in moves
+    ]
     return canonical_json({"version": FORMAT, "history": history, "nonce": secrets.token_hex(8)})

@@ -61,7 +61,15 @@ def apply(settings: Settings, plans: Sequence[Plan]) -> None:
                 undo.append((deployment_id, item.spec.full_name, before))
         # The pointers move last: a deployment the server knows is never behind its pointer.
         for item in plans:
-            move_pointer(store_of(settings, item.spec.store), item.spec.flow, item.spec.name, item.spec.version)
+            spec = item.spec
+            move_pointer(
+                store_of(settings, spec.store),
+                spec.flow,
+                spec.name,
+                spec.version,
+                entrypoint=spec.entrypoint,
+                schema=spec.parameter_openapi_schema,
+            )
     except BaseException:
         for deployment_id, _, before in reversed(undo):
             _restore(api, deployment_id, before)
