@@ -292,6 +292,9 @@ def test_rollback_is_one_command(project: Shell, flow: str) -> None:
     new, old = project.json("releases", f"{flow}/daily")
     assert new["current"]
     assert not old["current"]
+    names = [item["release"].partition(".")[2][:10] for item in (old, new)]
+    assert project.json("inspect", f"{flow}/daily", "--diff", *names) == [{"path": "work.py", "change": "changed"}]
+    assert "+    result = 1000" in project.ok("inspect", f"{flow}/daily", "--diff", *names, "--text")
     assert project.json("run", f"{flow}/daily", "-p", "m=1", "--watch")["metrics"] == {"result": 1000}
     project.ok("rollback", f"{flow}/daily")
     assert project.json("releases", f"{flow}/daily")[0]["release"] == old["release"]
