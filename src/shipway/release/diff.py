@@ -42,9 +42,8 @@ def compare(old: Manifest, new: Manifest) -> list[Difference]:
     before = {entry.path: entry for entry in old.entries}
     after = {entry.path: entry for entry in new.entries}
     paths = sorted(before.keys() | after.keys())
-    return [
-        Difference(path, before.get(path), after.get(path)) for path in paths if before.get(path) != after.get(path)
-    ]
+    found = (Difference(path, before.get(path), after.get(path)) for path in paths)
+    return [difference for difference in found if difference.old != difference.new]
 
 
 def text_lines(store: Store, old: Manifest, new: Manifest, difference: Difference) -> Iterator[str]:
@@ -64,7 +63,8 @@ def text_lines(store: Store, old: Manifest, new: Manifest, difference: Differenc
         except UnicodeDecodeError:
             yield f"{difference.path} is not text"
             return
-    yield from difflib.unified_diff(*texts, f"a/{difference.path}", f"b/{difference.path}", lineterm="")
+    a, b = texts
+    yield from difflib.unified_diff(a, b, f"a/{difference.path}", f"b/{difference.path}", lineterm="")
 
 
 def read_content(store: Store, manifest: Manifest, entry: Entry) -> bytes:
