@@ -53,7 +53,7 @@ BUDGET = {
     "block s3 it --bucket-path BUCKET --endpoint-url ENDPOINT":  "click obstore",
 }  # fmt: skip
 
-HEAVY = {"pydantic", 
+HEAVY = {"pydantic",
     "prefect", "fastapi", "httpx", "sqlalchemy", "boto3", "botocore", "cryptography", "rich", "polars", "pandas",
     "pyarrow", "numpy", "matplotlib", "pathspec", "jsonschema",
 }  # fmt: skip
