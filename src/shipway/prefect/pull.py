@@ -14,6 +14,7 @@ from shipway.errors import InputError
 from shipway.manifest import Version
 from shipway.prefect.api import Api
 from shipway.prefect.stores import store_of
+from shipway.release.cache import Cache
 from shipway.run.workspace import Workspace, open_workspace
 from shipway.settings import Settings
 
@@ -22,7 +23,7 @@ workspaces: dict[str, Workspace] = {}
 
 
 def release(store: str, release: str | None = None) -> dict[str, Any]:
-    """Check out the release a run was created with.
+    """Check out the release a run was created with, out of this machine's cache where it is there.
 
     The release is the one stamped on the run (`flow_run.deployment_version`), not the deployment's current one: a run
     that waited while somebody deployed still executes what it was created with.
@@ -44,7 +45,8 @@ def release(store: str, release: str | None = None) -> dict[str, Any]:
     if stamp is None and release is None:
         raise InputError("the run carries no release", hint="apply the deployment again, then start a new run")
     version = Version.parse(stamp or release)
-    workspace = open_workspace(store_of(settings, store), version, parent=Path.cwd(), block=store)
+    cache = Cache.open(settings.cache_folder, settings.cache_max_bytes)
+    workspace = open_workspace(store_of(settings, store), version, parent=Path.cwd(), block=store, cache=cache)
     if run_id:
         workspaces[run_id] = workspace
     # The engine removes the workspace when the run's data is safe; this serves where another engine runs the flow.

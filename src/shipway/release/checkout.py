@@ -4,118 +4,169 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
+import threading
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from shipway.blob import PACK_BYTES
 from shipway.digest import sha256_bytes
-from shipway.errors import IntegrityError, ObjectNotFoundError
-from shipway.manifest import LINK, Entry, Manifest, Version, read_manifest
+from shipway.errors import InputError, IntegrityError, ObjectNotFoundError
+from shipway.manifest import Entry, Manifest, Version, read_manifest
+from shipway.release.clone import CREATE, appearing, copy_file, make_folders, make_links, permissions, write
 from shipway.store.base import Store
+
+AT_ONCE = 8
+"""Requests at a time."""
+
+PACKS_AT_ONCE = 4
+"""Packs in memory at a time; each is there twice for a moment, so that this is 64 MiB. Blobs pass in small pieces."""
+
+_HINT = "build and apply the deployment again"
 
 
 def checkout(store: Store, version: Version, folder: Path) -> Manifest:
     """Write a release's files into `folder`, which must not exist yet and appears complete or not at all.
 
     Raises:
-        ObjectNotFoundError: the release, or an object it needs, is not in the store.
-        IntegrityError: something stored is not what it was; nothing is left behind.
+        ObjectNotFoundError: the release is not in the store.
+        IntegrityError: something stored is missing or not what it was; nothing is left behind.
+        InputError: the folder cannot be written.
     """
     manifest = read_manifest(store, version)
-    by_object: defaultdict[str, list[Entry]] = defaultdict(list)
-    for entry in manifest.entries:
-        by_object[manifest.contents[entry.sha256].key].append(entry)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".checkout-", dir=folder.parent))
+    first = contents(manifest.entries)
     try:
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            jobs = [pool.submit(_fetch, store, manifest, key, entries, scratch) for key, entries in by_object.items()]
-            for job in jobs:
-                job.result()
-        # Links come last: until every file is written there is none that could lead a write out of the folder.
-        for entry in manifest.entries:
-            if entry.mode == LINK:
-                _link(store, manifest, entry, scratch)
-        _refuse_escapes(manifest, scratch)
-        scratch.chmod(0o755)
-        scratch.rename(folder)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+        with appearing(folder) as scratch:
+            make_folders(manifest.entries, scratch)
+            fetch(store, manifest, {sha256: f"{scratch}/{entry.path}" for sha256, entry in first.items()})
+            for entry in manifest.entries:
+                source = first[entry.sha256]
+                if entry is not source:
+                    copy_file(f"{scratch}/{source.path}", f"{scratch}/{entry.path}", entry.size, permissions(entry))
+            make_links(manifest.entries, scratch)
+    except OSError as error:
+        raise InputError(
+            f"release {version.short} cannot be written into {folder}: {error.strerror or error}",
+            hint="make room there, or choose another folder",
+        ) from error
     return manifest
 
 
-def _fetch(store: Store, manifest: Manifest, key: str, entries: list[Entry], folder: Path) -> None:
-    files = [entry for entry in entries if entry.mode != LINK]
-    if not files:
-        return
-    if "/blobs/" in key:
-        for entry in files:
-            _stream(store, key, entry, folder)
-        return
-    data = _read(store, key, entries[0])
-    for entry in files:
-        offset = manifest.contents[entry.sha256].offset
-        content = data[offset : offset + entry.size]
-        _check(entry, sha256_bytes(content), len(content), store.url(key))
-        path = _place(folder, entry)
-        path.write_bytes(content)
-        path.chmod(int(entry.mode[-3:], 8))
+def contents(entries: Iterable[Entry]) -> dict[str, Entry]:
+    """Return the first entry of each content, by sha256.
+
+    Raises:
+        IntegrityError: the manifest says of one content that it has two lengths.
+    """
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        if first.setdefault(entry.sha256, entry).size != entry.size:
+            raise IntegrityError(f"{entry.path} and {first[entry.sha256].path} cannot be one content", hint=_HINT)
+    return first
 
 
-def _stream(store: Store, key: str, entry: Entry, folder: Path) -> None:
-    digest, size = hashlib.sha256(), 0
-    path = _place(folder, entry)
-    try:
-        with path.open("wb") as file:
-            for piece in store.stream(key):
-                digest.update(piece)
-                size += len(piece)
-                file.write(piece)
-    except ObjectNotFoundError:
-        raise _missing(store, key, entry) from None
-    _check(entry, digest.hexdigest(), size, store.url(key))
-    path.chmod(int(entry.mode[-3:], 8))
+def fetch(
+    store: Store, manifest: Manifest, targets: Mapping[str, str], mode: Callable[[Entry], int] = permissions
+) -> None:
+    """Write contents into files that do not exist yet: one request for each object they lie in.
+
+    Of a pack one range is read, from the first byte needed to the last: a pack is one request however many files are
+    wanted of it, and what lies before and behind them stays where it is.
+
+    Args:
+        store: where the contents are.
+        manifest: the release they are contents of.
+        targets: the files to write, by sha256.
+        mode: permissions of the file that the first entry with a content is written to.
+
+    Raises:
+        IntegrityError: an object is missing, or a content in it is not what it was.
+        OSError: a file cannot be written.
+    """
+    by_object: defaultdict[str, list[Entry]] = defaultdict(list)
+    for sha256, entry in contents(manifest.entries).items():
+        if sha256 in targets:
+            by_object[manifest.contents[sha256].key].append(entry)
+    work = _Fetch(store, manifest, targets, mode)
+    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+        # The longest first, lest one of them begins when all others are done.
+        order = sorted(by_object.items(), key=lambda item: -sum(entry.size for entry in item[1]))
+        jobs = [pool.submit(work.blob if "/blobs/" in key else work.pack, key, entries) for key, entries in order]
+        try:
+            for job in jobs:
+                job.result()
+        except BaseException:
+            work.stopped.set()
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
-def _link(store: Store, manifest: Manifest, entry: Entry, folder: Path) -> None:
-    where = manifest.contents[entry.sha256]
-    content = store.read(where.key, start=where.offset, length=entry.size)
-    _check(entry, sha256_bytes(content), len(content), store.url(where.key))
-    _place(folder, entry).symlink_to(os.fsdecode(content))
+class _Fetch:
+    """One fetch, seen from its threads."""
 
+    def __init__(
+        self, store: Store, manifest: Manifest, targets: Mapping[str, str], mode: Callable[[Entry], int]
+    ) -> None:
+        self.store = store
+        self.manifest = manifest
+        self.targets = targets
+        self.mode = mode
+        self.stopped = threading.Event()
+        self.packs = threading.Semaphore(PACKS_AT_ONCE)
 
-def _refuse_escapes(manifest: Manifest, folder: Path) -> None:
-    """Refuse links that lead out, judged when all are in place: one link may lead out only through another."""
-    root = folder.resolve()
-    for entry in manifest.entries:
-        if entry.mode == LINK:
-            path = folder / entry.path
-            if path.readlink().is_absolute() or not Path(os.path.realpath(path)).is_relative_to(root):
-                raise IntegrityError(f"{entry.path} is a link that leaves its release")
+    def blob(self, key: str, entries: list[Entry]) -> None:
+        for entry in entries:
+            digest, left = hashlib.sha256(), entry.size
+            file = os.open(self.targets[entry.sha256], CREATE, self.mode(entry))
+            try:
+                for piece in self.store.stream(key):
+                    digest.update(piece)
+                    left -= len(piece)
+                    # An object that is too long is not written to the disk's end.
+                    if left < 0 or self.stopped.is_set():
+                        break
+                    write(file, piece)
+            except ObjectNotFoundError:
+                raise self._missing(key, entry) from None
+            finally:
+                os.close(file)
+            if not self.stopped.is_set():
+                self._check(key, entry, digest.hexdigest(), entry.size - left)
 
+    def pack(self, key: str, entries: list[Entry]) -> None:
+        with self.packs:
+            if self.stopped.is_set():
+                return
+            start, data = self._range(key, entries)
+            view = memoryview(data)
+            for entry in entries:
+                offset = self.manifest.contents[entry.sha256].offset - start
+                content = view[offset : offset + entry.size]
+                self._check(key, entry, sha256_bytes(content), len(content))
+                file = os.open(self.targets[entry.sha256], CREATE, self.mode(entry))
+                try:
+                    write(file, content)
+                finally:
+                    os.close(file)
 
-def _place(folder: Path, entry: Entry) -> Path:
-    path = folder / entry.path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    def _range(self, key: str, entries: list[Entry]) -> tuple[int, bytes]:
+        """Read the part of a pack that holds `entries`; return where it starts, and its bytes."""
+        spans = [(self.manifest.contents[entry.sha256].offset, entry.size) for entry in entries if entry.size]
+        if not spans:
+            return 0, b""
+        start, end = min(offset for offset, _ in spans), max(map(sum, spans))
+        # No pack is longer: nobody can make a reader take more than this into memory.
+        if end > PACK_BYTES:
+            raise IntegrityError(f"files lie outside their pack {self.store.url(key)}", hint=_HINT)
+        try:
+            return start, self.store.read(key, start=start, length=end - start)
+        except ObjectNotFoundError:
+            raise self._missing(key, entries[0]) from None
 
+    def _check(self, key: str, entry: Entry, sha256: str, size: int) -> None:
+        if size != entry.size or sha256 != entry.sha256:
+            raise IntegrityError(f"{entry.path} is damaged in {self.store.url(key)}", hint=_HINT)
 
-def _read(store: Store, key: str, entry: Entry) -> bytes:
-    try:
-        return store.read(key)
-    except ObjectNotFoundError:
-        raise _missing(store, key, entry) from None
-
-
-def _check(entry: Entry, sha256: str, size: int, where: str) -> None:
-    if size != entry.size or sha256 != entry.sha256:
-        raise IntegrityError(f"{entry.path} is damaged in {where}", hint="build and apply the deployment again")
-
-
-def _missing(store: Store, key: str, entry: Entry) -> IntegrityError:
-    return IntegrityError(
-        f"{store.url(key)} is missing, and with it {entry.path}", hint="build and apply the deployment again"
-    )
+    def _missing(self, key: str, entry: Entry) -> IntegrityError:
+        return IntegrityError(f"{self.store.url(key)} is missing, and with it {entry.path}", hint=_HINT)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from shipway.manifest import Version
+from shipway.release.cache import Cache
 from shipway.release.checkout import checkout
 from shipway.run.capture import Stamp, snapshot
 from shipway.store.base import Store
+
+_log = logging.getLogger("shipway")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,7 @@ class Workspace:
         before: the files' stamps before the run began.
         version: the release.
         store: block the release came from, where the run's data goes too.
+        lease: open file that keeps the release in the machine's cache, where it came from there.
     """
 
     root: Path
@@ -30,23 +37,47 @@ class Workspace:
     before: dict[str, Stamp]
     version: Version
     store: str
+    lease: IO[bytes] | None = None
 
     def remove(self) -> None:
         """Delete it with all that is in it."""
         shutil.rmtree(self.root, ignore_errors=True)
+        if self.lease:
+            self.lease.close()
 
 
-def open_workspace(store: Store, version: Version, *, parent: Path, block: str) -> Workspace:
-    """Check a release out into a new workspace below `parent`.
+def open_workspace(
+    store: Store, version: Version, *, parent: Path, block: str, cache: Cache | None = None
+) -> Workspace:
+    """Copy a release into a new workspace below `parent`, out of the cache where there is one.
+
+    The copy shares no inode with the cache: whatever a run does to its files, the next run's are as they were released.
 
     Raises:
         ObjectNotFoundError: the release is not in the store.
         IntegrityError: a file is not what it was when the release was built.
+        InputError: the workspace cannot be written.
     """
     root = Path(tempfile.mkdtemp(prefix="shipway-", dir=parent))
     try:
-        checkout(store, version, root / "work")
+        before, lease = _fill(store, version, root / "work", cache)
     except BaseException:
         shutil.rmtree(root, ignore_errors=True)
         raise
-    return Workspace(root, root / "work", snapshot(root / "work"), version, block)
+    return Workspace(root, root / "work", before, version, block, lease)
+
+
+def _fill(
+    store: Store, version: Version, folder: Path, cache: Cache | None
+) -> tuple[dict[str, Stamp], IO[bytes] | None]:
+    if cache:
+        try:
+            copied = cache.checkout(store, version, folder)
+        except OSError as error:
+            _log.warning("Release %s is fetched without the cache %s: %s", version.short, cache.folder, error)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                cache.trim(0)
+        else:
+            return copied.stamps, copied.lease
+    checkout(store, version, folder)
+    return snapshot(folder), None

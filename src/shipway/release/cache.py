@@ -1,0 +1,362 @@
+"""This machine's cache of releases, shared by its workers and projects: what is in it costs no request.
+
+    files/<sha256>          a content, verified, read-only
+    releases/<release-id>   a tree, in the very bytes that the release id is the digest of; last used at its mtime
+    stamps/<release-id>     what the files of that release were when they were verified
+    tmp/<release-id>        what a fill has not finished
+    locks/<00..ff>          held while a release of which the id begins so is filled
+
+A file that has the stamp it was verified with holds what it held then. One that has another is verified again, and
+fetched again if it fails. Nothing here is needed: without it a release is fetched into the workspace itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from shipway.digest import canonical_json, sha256_bytes
+from shipway.manifest import FORMAT, LINK, Entry, Manifest, Version, read_manifest
+from shipway.release.checkout import contents, fetch
+from shipway.release.clone import (
+    READ,
+    Stamp,
+    appearing,
+    copy_file,
+    make_folders,
+    make_links,
+    permissions,
+    stamp,
+    verified,
+)
+from shipway.store.base import Store
+
+TRIES = 3
+TICK_SECONDS = 0.01
+"""Coarsest clock of a kernel in use: two writes within one tick may leave the same times."""
+
+NEIGHBOURS = 8
+"""Releases, those used last, of which the stamps serve a new one: what it shares with them is not read again."""
+
+_log = logging.getLogger("shipway")
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A working copy that was made from the cache.
+
+    Attributes:
+        stamps: what its files were when they were written, by path; links have none.
+        lease: open file that keeps the release in the cache until it is closed, or its process is gone.
+    """
+
+    stamps: dict[str, Stamp]
+    lease: IO[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A release the cache knows, leased; `stamps` has those of its contents that were verified, by sha256."""
+
+    lease: IO[bytes]
+    entries: tuple[Entry, ...]
+    stamps: dict[str, Stamp]
+
+
+class _TouchedError(Exception):
+    """A file of the cache is missing, or not as it was when it was verified."""
+
+
+class Cache:
+    """A folder of verified contents. Safe to share between threads and processes of one machine."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        """Take a folder that nobody else can write to; `Cache.open` makes and checks it."""
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self._files = f"{folder}/files"
+
+    @classmethod
+    def open(cls, folder: Path, max_bytes: int) -> Cache | None:
+        """Return the cache in `folder`, which is made if need be, with what it was told to be kept under.
+
+        None, with the reason in the log, where others could have written to it or it cannot be made: such a cache is
+        worse than none. None without a word where `max_bytes` is 0.
+        """
+        if max_bytes <= 0:
+            return None
+        folder = folder.absolute()
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            status = folder.stat()
+            if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+                _log.warning("Releases are not cached: %s must belong to this user alone (chmod 700)", folder)
+                return None
+            for name in ("files", "releases", "stamps", "tmp", "locks"):
+                (folder / name).mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            _log.warning("Releases are not cached: %s cannot be used: %s", folder, error.strerror)
+            return None
+        return cls(folder, max_bytes)
+
+    def checkout(self, store: Store, version: Version, folder: Path) -> Copied:
+        """Write a release's files into `folder`, which must not exist yet, fetching what the cache lacks.
+
+        Raises:
+            ObjectNotFoundError: the release is not in the store.
+            IntegrityError: something stored is missing or not what it was.
+            OSError: the cache, or the folder, cannot be used.
+        """
+        known = self._recall(version.release_id)
+        filled = False
+        for _ in range(TRIES):
+            if known is None:
+                known, filled = self._fill(store, version), True
+            with ExitStack() as undo:
+                undo.callback(known.lease.close)
+                try:
+                    copied = Copied(self._copy(known, folder), known.lease)
+                except _TouchedError:
+                    known = None
+                    continue
+                if filled:
+                    self.trim()
+                undo.pop_all()
+                return copied
+        raise OSError(f"files in {self.folder} change while they are used")
+
+    def trim(self, max_bytes: int | None = None) -> None:
+        """Remove the releases used least recently, and what none refers to, until the rest has at most `max_bytes`.
+
+        What is in use stays. Nothing is waited for, and nothing raised: what could not be done, the next call does.
+        """
+        limit = self.max_bytes if max_bytes is None else max_bytes
+        with suppress(OSError), (self.folder / "locks/trim").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._sweep()
+            sizes = {item.name: item.stat(follow_symlinks=False).st_size for item in list(os.scandir(self._files))}
+            total = sum(sizes.values())
+            if total <= limit:
+                return
+            trees = {path.name: self._shas(path) for path in self._by_use()}
+            users = Counter(sha256 for shas in trees.values() for sha256 in shas)
+            unused = sizes.keys() - users.keys()
+            for release_id, shas in [("", unused), *trees.items()]:
+                if release_id and not self._forget(release_id):
+                    continue
+                users.subtract(shas)
+                for name in shas & sizes.keys():
+                    if users[name] <= 0:
+                        _discard(Path(self._file(name)))
+                        total -= sizes[name]
+                if total <= limit:
+                    break
+
+    def _copy(self, known: _Known, folder: Path) -> dict[str, Stamp]:
+        made: dict[str, Stamp] = {}
+        with appearing(folder) as scratch:
+            make_folders(known.entries, scratch)
+            for entry in known.entries:
+                target = f"{scratch}/{entry.path}"
+                try:
+                    found, copy = copy_file(self._file(entry.sha256), target, entry.size, permissions(entry))
+                except OSError:
+                    if self._is(entry.sha256, known.stamps):
+                        raise
+                    raise _TouchedError from None
+                # Judged after the copy: a file that is now as it was when it was verified was so while it was read.
+                if found != known.stamps.get(entry.sha256):
+                    raise _TouchedError
+                if entry.mode != LINK:
+                    made[entry.path] = copy
+            make_links(known.entries, scratch)
+        return made
+
+    def _recall(self, release_id: str) -> _Known | None:
+        """Return what is known of a release, leased, or None."""
+        path = self.folder / "releases" / release_id
+        try:
+            lease = _open(path)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            _discard(path)
+            return None
+        with ExitStack() as undo:
+            undo.callback(lease.close)
+            fcntl.flock(lease, fcntl.LOCK_SH)
+            tree = lease.read()
+            if sha256_bytes(tree) != release_id:
+                _log.warning("Release %s was changed in the cache; it is fetched again", release_id[:12])
+                _discard(path)
+                return None
+            # Recently used ones are kept longer.
+            os.utime(lease.fileno())
+            entries = tuple(Entry(*row) for row in json.loads(tree)["tree"])
+            known = _Known(lease, entries, self._stamps(release_id))
+            undo.pop_all()
+        return known
+
+    def _fill(self, store: Store, version: Version) -> _Known:
+        """Make a release complete in the cache; of several that want to, one does it and the others wait for it."""
+        with self._locked(version.release_id), ExitStack() as undo:
+            manifest: Manifest | None = None
+            known = self._recall(version.release_id)
+            if known is None:
+                manifest = read_manifest(store, version)
+                known = _Known(self._remember(version.release_id, manifest.entries), manifest.entries, {})
+            undo.callback(known.lease.close)
+            wanted = contents(known.entries)
+            good = {sha256: known.stamps[sha256] for sha256 in wanted if self._is(sha256, known.stamps)}
+            if len(good) < len(wanted):
+                others = self._neighbours()
+                for sha256 in wanted.keys() - good.keys():
+                    if found := others[sha256] if self._is(sha256, others) else self._verify(wanted[sha256]):
+                        good[sha256] = found
+                if missing := [sha256 for sha256 in wanted if sha256 not in good]:
+                    # Where contents lie is a matter of the store, and the tree may have come here from another one.
+                    good |= self._fetch(store, manifest or read_manifest(store, version), missing)
+                # Whatever is written to the files after this moment shows in their stamps.
+                time.sleep(TICK_SECONDS)
+                self._write("stamps", version.release_id, canonical_json(good)).close()
+            undo.pop_all()
+            return _Known(known.lease, known.entries, good)
+
+    def _fetch(self, store: Store, manifest: Manifest, missing: list[str]) -> dict[str, Stamp]:
+        scratch = self.folder / "tmp" / manifest.release_id
+        shutil.rmtree(scratch, ignore_errors=True)  # of a fill that was killed
+        scratch.mkdir()
+        try:
+            fetch(store, manifest, {sha256: f"{scratch}/{sha256}" for sha256 in missing}, lambda _entry: 0o444)
+            found = {}
+            for item in list(os.scandir(scratch)):
+                path = self._file(item.name)
+                os.replace(item.path, path)  # noqa: PTH105 - a Path costs as much as the rename
+                # A rename is a change too, so that the stamp comes after it.
+                status = os.lstat(path)
+                if status.st_ino == item.inode():
+                    found[item.name] = stamp(status)
+            return found
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _verify(self, entry: Entry) -> Stamp | None:
+        """Return the stamp of a file that holds what its name says, else remove it and return None."""
+        path = self._file(entry.sha256)
+        try:
+            if found := verified(path, entry.sha256, entry.size):
+                return found
+        except FileNotFoundError:
+            return None
+        _log.warning("%s was changed in the cache, as %s; it is fetched again", entry.path, path)
+        _discard(Path(path))
+        return None
+
+    def _is(self, sha256: str, stamps: Mapping[str, Stamp]) -> bool:
+        """Tell whether a content is there with the stamp it was verified with."""
+        try:
+            return stamp(os.lstat(self._file(sha256))) == stamps.get(sha256)
+        except OSError:
+            return False
+
+    def _file(self, sha256: str) -> str:
+        return f"{self._files}/{sha256}"
+
+    def _stamps(self, release_id: str) -> dict[str, Stamp]:
+        try:
+            with _open(self.folder / "stamps" / release_id) as file:
+                document = json.load(file)
+            return {sha256: (size, mtime, ctime, inode) for sha256, (size, mtime, ctime, inode) in document.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+
+    def _neighbours(self) -> dict[str, Stamp]:
+        stamps: dict[str, Stamp] = {}
+        for path in self._by_use()[-NEIGHBOURS:]:
+            stamps |= self._stamps(path.name)
+        return stamps
+
+    def _by_use(self) -> list[Path]:
+        """Return the files of the releases, that used longest ago first."""
+        found = {}
+        for item in list(os.scandir(self.folder / "releases")):
+            with suppress(FileNotFoundError):
+                found[Path(item.path)] = item.stat(follow_symlinks=False).st_mtime_ns
+        return sorted(found, key=lambda path: found[path])
+
+    def _shas(self, path: Path) -> set[str]:
+        try:
+            with _open(path) as file:
+                return {row[3] for row in json.load(file)["tree"]}
+        except (OSError, ValueError, TypeError, LookupError):
+            return set()
+
+    def _remember(self, release_id: str, entries: Iterable[Entry]) -> IO[bytes]:
+        """Keep a tree; return its lease, held from before it can be seen."""
+        rows = [[e.path, e.mode, e.size, e.sha256] for e in sorted(entries, key=lambda e: e.path.encode())]
+        return self._write("releases", release_id, canonical_json({"version": FORMAT, "tree": rows}))
+
+    def _write(self, area: str, name: str, data: bytes) -> IO[bytes]:
+        """Write a file that appears complete; return it open, and locked as what is in use."""
+        handle, scratch = tempfile.mkstemp(prefix=".", dir=self.folder / area)
+        with ExitStack() as undo:
+            file = undo.enter_context(open(handle, "w+b"))  # noqa: PTH123 - of a descriptor
+            undo.callback(Path(scratch).unlink, missing_ok=True)
+            file.write(data)
+            file.flush()
+            fcntl.flock(file, fcntl.LOCK_SH)
+            target = self.folder / area / name
+            if target.is_dir():
+                _discard(target)
+            Path(scratch).replace(target)
+            undo.pop_all()
+        return file
+
+    def _forget(self, release_id: str) -> bool:
+        """Remove a release that is not in use; tell whether it is gone."""
+        path = self.folder / "releases" / release_id
+        try:
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+        except BlockingIOError:
+            return False
+        (self.folder / "stamps" / release_id).unlink(missing_ok=True)
+        return True
+
+    def _sweep(self) -> None:
+        """Remove what fills that were killed left."""
+        for item in list(os.scandir(self.folder / "tmp")):
+            with suppress(BlockingIOError), self._locked(item.name, fcntl.LOCK_NB):
+                _discard(Path(item.path))
+
+    @contextmanager
+    def _locked(self, release_id: str, how: int = 0) -> Iterator[None]:
+        # Few files for any number of releases; they are never removed, for a lock on a removed file guards nothing.
+        with (self.folder / "locks" / release_id[:2]).open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | how)
+            yield
+
+
+def _open(path: Path) -> IO[bytes]:
+    return open(path, "rb", opener=lambda name, _flags: os.open(name, READ))
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
