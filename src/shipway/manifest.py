@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shipway.blob import Location, epoch_of, release_key
+from shipway.blob import Location, release_key
 from shipway.digest import canonical_json, is_sha256, sha256_bytes
 from shipway.errors import IntegrityError
 from shipway.store.base import Store
@@ -24,6 +24,7 @@ MODES = ("100644", "100755", "120000")
 LINK = "120000"
 MAX_LINK = 4096
 
+_CODE = re.compile(r"code/[0-9]{1,9}/(blobs|packs)/[0-9a-f]{64}")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[1-9]|lpt[1-9])(\..*)?", re.IGNORECASE)
 
 
@@ -187,6 +188,8 @@ def _read(document: Any) -> Manifest:
     paths = {entry.path for entry in entries}
     if len(paths) != len(entries):
         raise ValueError("a path appears twice")
+    if len({folded(path) for path in paths}) != len(paths):
+        raise ValueError("two paths are one where case is ignored")
     parents = {path.rsplit("/", n)[0] for path in paths for n in range(1, path.count("/") + 1)}
     if clash := paths & parents:
         raise ValueError(f"{min(clash)!r} is both a file and a folder")
@@ -211,6 +214,6 @@ def _entry(path: Any, mode: Any, size: Any, sha256: Any) -> Entry:
 
 
 def _location(key: Any, offset: Any) -> Location:
-    if not isinstance(key, str) or epoch_of(key) is None or ".." in key or type(offset) is not int or offset < 0:
+    if not isinstance(key, str) or not _CODE.fullmatch(key) or type(offset) is not int or offset < 0:
         raise ValueError(f"location {str(key)[:100]!r} is refused")
     return Location(key, offset)

@@ -78,7 +78,7 @@ class Settings:
     def cache_folder(self) -> Path:
         """Folder of this machine's cache of releases: `cache`, else where the system keeps caches."""
         if self.cache:
-            return Path(self.cache).expanduser()
+            return self.project / Path(self.cache).expanduser()
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shipway"
 
     @property

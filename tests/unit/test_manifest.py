@@ -85,6 +85,8 @@ def change(key: str, value: Any) -> bytes:
         (change("contents", {}), "lies nowhere"),
         (change("contents", {SHA: ["../../etc/passwd", 0]}), "refused"),
         (change("contents", {SHA: ["runs/x", 0]}), "refused"),
+        (change("contents", {SHA: [f"code/1/releases/{SHA}", 0]}), "refused"),
+        (change("tree", [["a", "100644", 5, SHA], ["A", "100644", 5, SHA]]), "where case is ignored"),
         (change("tree", [["b.py", "100644", 5, SHA]]), "another tree"),
     ],
 )
