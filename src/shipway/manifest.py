@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 from shipway.blob import Location, release_key
 from shipway.digest import canonical_json, is_sha256, sha256_bytes
-from shipway.errors import IntegrityError
+from shipway.errors import IntegrityError, ObjectNotFoundError
 from shipway.store.base import Store
 
 FORMAT = 1
@@ -25,7 +26,14 @@ LINK = "120000"
 MAX_LINK = 4096
 
 _CODE = re.compile(r"code/[0-9]{1,9}/(blobs|packs)/[0-9a-f]{64}")
-_DEVICES = re.compile(r"(con|prn|aux|nul|com[1-9]|lpt[1-9])(\..*)?", re.IGNORECASE)
+_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[1-9¹²³]) *(\..*)?", re.IGNORECASE)
+_PLAIN = re.compile(
+    r"(?!/)(/?(?!(con|prn|aux|nul|com\d|lpt\d)\b)\.?[\w-]+(\.[\w-]+)*(?=/|$))+", re.ASCII | re.IGNORECASE
+)
+"""Paths that are safe at first sight."""
+
+HINT = "build and apply the deployment again"
+"""What mends a release that is not as it was built."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,7 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """Encode as canonical JSON."""
         contents = {sha: [where.key, where.offset] for sha, where in self.contents.items()}
-        return canonical_json({"version": FORMAT, "tree": _tree(self.entries), "contents": contents})
+        return canonical_json({"version": FORMAT, "tree": _rows(self.entries), "contents": contents})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +112,22 @@ class Version:
             epoch, dot, release_id = text.partition(".")
             if dot and re.fullmatch(r"[0-9]{1,9}", epoch) and is_sha256(release_id):
                 return cls(int(epoch), release_id)
-        raise IntegrityError(
-            f"{str(text)[:100]!r} is not a Shipway release", hint="build and apply the deployment again"
-        )
+        raise IntegrityError(f"{str(text)[:100]!r} is not a Shipway release", hint=HINT)
 
 
 def tree_digest(entries: Iterable[Entry]) -> str:
     """Return the release id of a tree."""
-    return sha256_bytes(canonical_json({"version": FORMAT, "tree": _tree(entries)}))
+    return sha256_bytes(tree_bytes(entries))
+
+
+def tree_bytes(entries: Iterable[Entry]) -> bytes:
+    """Encode a tree as what its release id is the digest of."""
+    return canonical_json({"version": FORMAT, "tree": _rows(entries)})
+
+
+def read_tree(data: bytes) -> tuple[Entry, ...]:
+    """Return the entries of `tree_bytes`, which must be known to be that."""
+    return tuple(Entry(*row) for row in json.loads(data)["tree"])
 
 
 def parse(data: bytes, *, expected: str) -> Manifest:
@@ -124,19 +140,22 @@ def parse(data: bytes, *, expected: str) -> Manifest:
     Raises:
         IntegrityError: the manifest is too long, malformed, unsafe, or not the release it should be.
     """
-    short = expected[:12]
+    what = f"the manifest of release {expected[:12]}"
     if len(data) > MAX_BYTES:
-        raise IntegrityError(f"the manifest of release {short} is longer than {MAX_BYTES} bytes")
+        raise IntegrityError(f"{what} is longer than {MAX_BYTES} bytes", hint=HINT)
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
-        raise IntegrityError(f"the manifest of release {short} is not JSON") from None
+        raise IntegrityError(f"{what} is not JSON", hint=HINT) from None
     try:
+        if document["version"] != FORMAT:
+            version = reprlib.repr(document["version"])
+            raise IntegrityError(f"{what} has version {version}, not {FORMAT}", hint="upgrade Shipway on this machine")
         manifest = _read(document)
-    except (KeyError, TypeError, ValueError) as error:
-        raise IntegrityError(f"the manifest of release {short} is malformed: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IntegrityError(f"{what} is malformed: {error}", hint=HINT) from None
     if manifest.release_id != expected:
-        raise IntegrityError(f"the manifest of release {short} describes another tree, {manifest.release_id[:12]}")
+        raise IntegrityError(f"{what} describes another tree, {manifest.release_id[:12]}", hint=HINT)
     return manifest
 
 
@@ -147,7 +166,10 @@ def read_manifest(store: Store, version: Version) -> Manifest:
         ObjectNotFoundError: there is no such release.
         IntegrityError: the manifest is damaged or unsafe.
     """
-    data = store.read(release_key(version.epoch, version.release_id), length=MAX_BYTES + 1)
+    try:
+        data = store.read(release_key(version.epoch, version.release_id), length=MAX_BYTES + 1)
+    except ObjectNotFoundError as error:
+        raise ObjectNotFoundError(f"release {version.short} is missing: {error.message}", hint=HINT) from None
     return parse(data, expected=version.release_id)
 
 
@@ -156,6 +178,8 @@ def unsafe(path: str) -> str | None:
 
     A path is relative, normalised, at most 1,024 bytes, and means the same on every system.
     """
+    if len(path) <= 255 and _PLAIN.fullmatch(path):
+        return None
     parts = path.split("/")
     try:
         encoded = path.encode()
@@ -165,34 +189,49 @@ def unsafe(path: str) -> str | None:
         (not path or path.startswith("/"), "it is not relative"),
         (any(part in ("", ".", "..") for part in parts), "it is not normalised"),
         (any(ord(char) < 32 or ord(char) == 127 for char in path), "it holds a control character"),
-        ("\\" in path or re.match(r"[A-Za-z]:", path) is not None, "it means something else on Windows"),
+        (not {"\\", ":"}.isdisjoint(path), "it means something else on Windows"),
+        (any(part.endswith((".", " ")) for part in parts), "it means something else on Windows"),
+        (not set('*?"<>|').isdisjoint(path), "it cannot be on Windows"),
         (any(_DEVICES.fullmatch(part) for part in parts), "it names a device on Windows"),
         (len(encoded) > 1024 or any(len(part.encode()) > 255 for part in parts), "it is too long"),
     )
     return next((reason for bad, reason in checks if bad), None)
 
 
+def collision(paths: Iterable[str]) -> str | None:
+    """Say which two files or folders of a tree are one on some file systems, or None where each is its own."""
+    files = list(paths)
+    folders: set[str] = set()
+    for path in files:
+        folder = path.rpartition("/")[0]
+        while folder and folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
+    seen: dict[str, str] = {}
+    for path in (*sorted(folders), *files):
+        other = seen.setdefault(folded(path), path)
+        if other != path:
+            return f"{other!r} and {path!r} are one where case is ignored"
+    clash = folders.intersection(files)
+    return f"{min(clash)!r} is both a file and a folder" if clash else None
+
+
 def folded(path: str) -> str:
     """Return the form under which two paths collide on file systems that ignore case or normalise Unicode."""
-    return unicodedata.normalize("NFC", path).casefold()
+    return path.lower() if path.isascii() else unicodedata.normalize("NFC", path).casefold()
 
 
-def _tree(entries: Iterable[Entry]) -> list[list[Any]]:
+def _rows(entries: Iterable[Entry]) -> list[list[Any]]:
     return [[e.path, e.mode, e.size, e.sha256] for e in sorted(entries, key=lambda e: e.path.encode())]
 
 
 def _read(document: Any) -> Manifest:
-    if document["version"] != FORMAT:
-        raise ValueError(f"version {document['version']!r} is not {FORMAT}; a newer Shipway wrote it")
     entries = tuple(_entry(*row) for row in document["tree"])
     paths = {entry.path for entry in entries}
     if len(paths) != len(entries):
         raise ValueError("a path appears twice")
-    if len({folded(path) for path in paths}) != len(paths):
-        raise ValueError("two paths are one where case is ignored")
-    parents = {path.rsplit("/", n)[0] for path in paths for n in range(1, path.count("/") + 1)}
-    if clash := paths & parents:
-        raise ValueError(f"{min(clash)!r} is both a file and a folder")
+    if clash := collision(paths):
+        raise ValueError(clash)
     contents = {sha: _location(*where) for sha, where in document["contents"].items()}
     if missing := {entry.sha256 for entry in entries} - contents.keys():
         raise ValueError(f"content {min(missing)[:12]} lies nowhere")
@@ -205,9 +244,9 @@ def _entry(path: Any, mode: Any, size: Any, sha256: Any) -> Entry:
             f"path {str(path)[:100]!r} is refused: {reason if isinstance(path, str) else 'it is not text'}"
         )
     if mode not in MODES:
-        raise ValueError(f"mode {mode!r} of {path!r} is unknown")
+        raise ValueError(f"mode {reprlib.repr(mode)} of {path!r} is unknown")
     if type(size) is not int or size < 0 or (mode == LINK and size > MAX_LINK):
-        raise ValueError(f"size {size!r} of {path!r} is impossible")
+        raise ValueError(f"size {reprlib.repr(size)} of {path!r} is impossible")
     if not is_sha256(sha256):
         raise ValueError(f"digest of {path!r} is not a sha256")
     return Entry(path, mode, size, sha256)

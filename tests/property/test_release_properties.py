@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from shipway.manifest import folded, unsafe
 from shipway.release.build import build
 from shipway.release.checkout import checkout
-from shipway.release.scan import IGNORE_FILES, NEVER, SECRET, scan
+from shipway.release.ignore import IGNORE_FILES
+from shipway.release.scan import NEVER, SECRET, scan
 from shipway.store.folder import FolderStore
 
 left_out = pathspec.GitIgnoreSpec.from_lines([*NEVER, *SECRET, *IGNORE_FILES, "pyvenv.cfg"])

@@ -219,7 +219,7 @@ def test_stamps_that_lie_are_found_out(place: Place) -> None:
     version = place.release(flow="x = 1")
     place.read(version)
     stamps = place.cache.folder / "stamps" / version.release_id
-    for text in ("[]", '{"a": 1}', f'{{"{sha256_bytes(b"x = 1")}": [5, 0, 0, 0]}}'):
+    for text in ("[]", "[" * 100_000, '{"a": 1}', f'{{"{sha256_bytes(b"x = 1")}": [5, 0, 0, 0]}}'):
         stamps.write_text(text)
         assert place.read(version) == {"flow": b"x = 1"}
 
@@ -229,6 +229,8 @@ def test_what_lies_about_in_the_cache_goes_into_no_workspace(place: Place) -> No
     place.read(version)
     for name in ("files/flow", "files/extra", "releases/extra", "stamps/extra", "tmp/extra", "extra"):
         (place.cache.folder / name).write_text("extra")
+    for n, text in enumerate(("[]", "{}", "[" * 100_000, '{"tree":[1]}', '{"tree":[[1]]}')):
+        (place.cache.folder / "releases" / f"{n}").write_text(text)
     assert place.read(version) == {"flow": b"x = 1"}
     place.cache.trim(0)
     assert list((place.cache.folder / "files").iterdir()) == []
@@ -355,6 +357,15 @@ def test_the_release_used_longest_ago_goes_first(place: Place) -> None:
     assert list((place.cache.folder / "files").iterdir()) == []
     assert list((place.cache.folder / "releases").iterdir()) == []
     assert list((place.cache.folder / "stamps").iterdir()) == []
+
+
+def test_after_the_clock_was_set_back_what_was_used_before_goes_first(place: Place) -> None:
+    versions = [place.release(own=bytes([n]) * 1000) for n in range(2)]
+    for version in versions:
+        place.read(version)
+    os.utime(place.cache.folder / "releases" / versions[0].release_id, (4e9, 4e9))
+    place.cache.trim(1000)
+    assert [place.file(bytes([n]) * 1000).exists() for n in range(2)] == [False, True]
 
 
 def test_a_fill_keeps_the_cache_under_its_size(place: Place) -> None:

@@ -152,6 +152,7 @@ def test_damage_stops_the_checkout(tmp_path: Path, store: FolderStore, release: 
         checkout(store, release.version, tmp_path / "copies/copy")
     assert name in caught.value.message
     assert store.url(key) in caught.value.message
+    assert caught.value.hint
     assert list((tmp_path / "copies").iterdir()) == []
 
 
@@ -175,6 +176,22 @@ def test_a_range_outside_the_pack_stops_the_checkout(
     with pytest.raises(IntegrityError, match=words) as caught:
         checkout(store, version, tmp_path / "copies/copy")
     assert store.url(PACK) in caught.value.message
+    assert list((tmp_path / "copies").iterdir()) == []
+
+
+@pytest.mark.parametrize("key", [PACK, BLOB])
+@pytest.mark.parametrize(("size", "sha256"), [(5, None), (7, None), (0, None), (6, "1" * 64)])
+def test_a_manifest_with_a_wrong_size_or_digest_stops_the_checkout(
+    tmp_path: Path, store: FolderStore, key: str, size: int, sha256: str | None
+) -> None:
+    content = b"x = 1\n"
+    entry = Entry("flow.py", "100644", size, sha256 or sha256_bytes(content))
+    manifest = Manifest((entry,), {entry.sha256: Location(key)})
+    store.put(key, content if key == BLOB else content * 2)
+    store.create(release_key(1, manifest.release_id), manifest.to_bytes())
+    with pytest.raises(IntegrityError, match=r"flow\.py is damaged") as caught:
+        checkout(store, Version(1, manifest.release_id), tmp_path / "copies/copy")
+    assert caught.value.hint
     assert list((tmp_path / "copies").iterdir()) == []
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from shipway.digest import sha256_file
 from shipway.errors import FolderError
-from shipway.release.scan import scan
+from shipway.manifest import tree_digest
+from shipway.release.scan import TRIES, scan
 
 
 @pytest.fixture
@@ -46,6 +48,72 @@ def test_the_first_ignore_file_counts_with_negation(folder: Path) -> None:
     found = scan(folder)
     assert [entry.path for entry in found.entries] == [".gitignore", ".shipwayignore", "flow.py", "keep.csv"]
     assert found.skipped == ("drop.csv",)
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(content)
+
+
+def visible(folder: Path) -> list[str]:
+    return [path for path in paths(folder) if not path.endswith("ignore")]
+
+
+def test_an_ignore_file_in_a_subfolder_counts_there_and_the_nearest_decides(folder: Path) -> None:
+    write(folder, {".gitignore": "*.csv\n", "a/.gitignore": "!*.csv\n/x\n", "a/b/.gitignore": "no.csv\n"})
+    write(folder, dict.fromkeys(["1.csv", "a/1.csv", "a/x", "a/b/x", "a/b/1.csv", "a/b/no.csv", "c/x"], ""))
+    assert visible(folder) == ["a/1.csv", "a/b/1.csv", "a/b/x", "c/x", "flow.py"]
+    assert scan(folder).skipped == ("1.csv", "a/b/no.csv", "a/x")
+
+
+def test_what_lies_in_a_folder_that_is_left_out_cannot_be_taken(folder: Path) -> None:
+    write(folder, {".gitignore": "data/\n!data/keep\nlogs/**\n!logs/keep\n", "data/.gitignore": "!keep\n"})
+    write(folder, dict.fromkeys(["data/keep", "logs/keep", "logs/a"], ""))
+    found = scan(folder)
+    assert [entry.path for entry in found.entries] == [".gitignore", "flow.py", "logs/keep"]
+    assert found.skipped == ("data/", "logs/a")
+
+
+def test_the_first_kind_met_on_the_way_down_is_the_kind_below(folder: Path) -> None:
+    write(
+        folder, {"a/.gitignore": "x\n", "a/b/.shipwayignore": "y\n", "c/.shipwayignore": "y\n", "c/.gitignore": "x\n"}
+    )
+    write(folder, {f"{place}/{name}": "" for place in ("a", "a/b", "c") for name in "xy"})
+    assert visible(folder) == ["a/b/y", "a/y", "c/x", "flow.py"]
+    write(folder, {".prefectignore": ""})
+    assert visible(folder) == ["a/b/x", "a/b/y", "a/x", "a/y", "c/x", "c/y", "flow.py"]
+
+
+@pytest.mark.parametrize("text", ["\ufeffx\ny \n", "x\r\ny\r\n", "# c\n\n/x\n/y"])
+def test_ignore_files_of_other_editors(folder: Path, text: str) -> None:
+    (folder / ".gitignore").write_bytes(text.encode())
+    write(folder, dict.fromkeys("xyz", ""))
+    assert visible(folder) == ["flow.py", "z"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xff\xfex\0", "is not UTF-8"),
+        (b"x\\", "not understood"),
+        (b"[z-a]", "not understood"),
+        (b"[[:alpha:]]", "not understood"),
+        (b"[\\]]", "not understood"),
+    ],
+)
+def test_an_ignore_file_that_cannot_be_read_is_named(folder: Path, content: bytes, words: str) -> None:
+    (folder / "a").mkdir()
+    (folder / "a/.gitignore").write_bytes(content)
+    with pytest.raises(FolderError, match=words) as caught:
+        scan(folder)
+    assert caught.value.message.startswith("a/.gitignore ")
+    assert caught.value.hint
+
+
+def test_a_folder_with_the_name_of_an_ignore_file_is_none(folder: Path) -> None:
+    write(folder, {".gitignore/x": ""})
+    assert paths(folder) == [".gitignore/x", "flow.py"]
 
 
 def test_what_build_writes_is_no_part_of_the_release(folder: Path) -> None:
@@ -119,7 +187,7 @@ def nothing(folder: Path) -> None:
         (loop, "in a loop"),
         (link_out, "leaves the folder"),
         (absolute_link, "leaves the folder"),
-        (twins, "one file where case is ignored"),
+        (twins, "one where case is ignored"),
         (device_name, "names a device"),
         (newline, "control character"),
         (nothing, "holds no file"),
@@ -141,6 +209,27 @@ def test_a_secret_may_be_decided_about(folder: Path) -> None:
     assert ".env" not in paths(folder)
     (folder / ".shipwayignore").write_text("!.env\n")
     assert ".env" in paths(folder)
+
+
+def test_a_secret_below_is_decided_about_in_the_file_that_counts_there(folder: Path) -> None:
+    write(folder, {".gitignore": "!a\n", "a/.env": "", "b/.gitignore": "!.env\n", "b/.env": ""})
+    with pytest.raises(FolderError, match=r"a/\.env looks like a secret") as caught:
+        scan(folder)
+    assert str(caught.value.hint).startswith("write a/.env into .gitignore to leave it out, or !a/.env")
+    write(folder, {".gitignore": "!a/.env\n"})
+    assert visible(folder) == ["a/.env", "b/.env", "flow.py"]
+
+
+def test_a_hint_names_a_file_that_counts(folder: Path) -> None:
+    """A new file of another kind would make all those that are there count no longer."""
+    write(folder, {"a/.gitignore": "", "a/b/.env": ""})
+    with pytest.raises(FolderError) as caught:
+        scan(folder)
+    assert str(caught.value.hint).startswith("write b/.env into a/.gitignore ")
+    write(folder, {"a/.gitignore": "b/.env\n", ".prefectignore": "a/b\n", "aux": ""})
+    with pytest.raises(FolderError) as caught:
+        scan(folder)
+    assert caught.value.hint == "rename it, or add it to .prefectignore"
 
 
 def test_an_unreadable_file_is_named() -> None:
@@ -178,3 +267,47 @@ def test_a_file_that_changes_while_read_is_given_up(folder: Path) -> None:
     finally:
         stop.set()
         writer.join()
+
+
+@pytest.mark.parametrize("changes", [1, TRIES - 1, TRIES])
+def test_a_file_that_changes_while_read_is_read_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, changes: int
+) -> None:
+    reads = 0
+
+    def hash_and_change(path: Path) -> tuple[str, int]:
+        nonlocal reads
+        reads += 1
+        found = sha256_file(path)
+        if reads <= changes:
+            path.write_text(f"x = {reads + 1}\n")
+        return found
+
+    monkeypatch.setattr("shipway.release.scan.sha256_file", hash_and_change)
+    if changes < TRIES:
+        (entry,) = scan(folder).entries
+        assert entry.sha256 == sha256_file(folder / "flow.py")[0]
+        assert reads == changes + 1
+    else:
+        with pytest.raises(FolderError, match=r"flow\.py changes while it is read") as caught:
+            scan(folder)
+        assert caught.value.hint == "stop what writes it, or add it to .shipwayignore"
+        assert reads == TRIES
+
+
+def test_the_id_is_the_same_on_any_machine_in_any_order_at_any_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The id itself stands here: a change of what it is the digest of would make every release a new one."""
+    write(folder, {"a/run.sh": "#!/bin/sh\n", "a/ü.txt": "", "b.txt": "b"})
+    (folder / "a/run.sh").chmod(0o755)
+    (folder / "link").symlink_to("a/run.sh")
+    ids = {tree_digest(scan(folder).entries)}
+    real = os.scandir
+    for turn in (reversed, lambda found: sorted(found, key=lambda item: str(item.name)[::-1])):
+        monkeypatch.setattr("os.scandir", lambda path, turn=turn: iter(list(turn(list(real(path))))))
+        for path in ("flow.py", "a/run.sh", "a", "b.txt"):
+            os.utime(folder / path, (1e9, 1e9))
+            (folder / path).chmod(0o700 if path.startswith("a") else 0o600)
+        ids.add(tree_digest(scan(folder).entries))
+    assert ids == {"00f5d478137cddb7408edad242c67aac6093b50431242f1ae9234b5066744f61"}

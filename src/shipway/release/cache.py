@@ -20,18 +20,16 @@ import shutil
 import stat
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from shipway.digest import canonical_json, sha256_bytes
-from shipway.manifest import FORMAT, LINK, Entry, Manifest, Version, read_manifest
+from shipway.manifest import LINK, Entry, Manifest, Version, read_manifest, read_tree, tree_bytes
 from shipway.release.checkout import contents, fetch
 from shipway.release.clone import (
-    READ,
     Stamp,
     appearing,
     copy_file,
@@ -41,6 +39,7 @@ from shipway.release.clone import (
     stamp,
     verified,
 )
+from shipway.release.trim import by_use, discard, filling, opened, trim
 from shipway.store.base import Store
 
 TRIES = 3
@@ -139,31 +138,8 @@ class Cache:
         raise OSError(f"files in {self.folder} change while they are used")
 
     def trim(self, max_bytes: int | None = None) -> None:
-        """Remove the releases used least recently, and what none refers to, until the rest has at most `max_bytes`.
-
-        What is in use stays. Nothing is waited for, and nothing raised: what could not be done, the next call does.
-        """
-        limit = self.max_bytes if max_bytes is None else max_bytes
-        with suppress(OSError), (self.folder / "locks/trim").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._sweep()
-            sizes = {item.name: item.stat(follow_symlinks=False).st_size for item in list(os.scandir(self._files))}
-            total = sum(sizes.values())
-            if total <= limit:
-                return
-            trees = {path.name: self._shas(path) for path in self._by_use()}
-            users = Counter(sha256 for shas in trees.values() for sha256 in shas)
-            unused = sizes.keys() - users.keys()
-            for release_id, shas in [("", unused), *trees.items()]:
-                if release_id and not self._forget(release_id):
-                    continue
-                users.subtract(shas)
-                for name in shas & sizes.keys():
-                    if users[name] <= 0:
-                        _discard(Path(self._file(name)))
-                        total -= sizes[name]
-                if total <= limit:
-                    break
+        """Remove what was used longest ago until the rest has at most `max_bytes`; what is in use stays."""
+        trim(self.folder, self.max_bytes if max_bytes is None else max_bytes)
 
     def _copy(self, known: _Known, folder: Path) -> dict[str, Stamp]:
         made: dict[str, Stamp] = {}
@@ -189,11 +165,11 @@ class Cache:
         """Return what is known of a release, leased, or None."""
         path = self.folder / "releases" / release_id
         try:
-            lease = _open(path)
+            lease = opened(path)
         except FileNotFoundError:
             return None
         except OSError:
-            _discard(path)
+            discard(path)
             return None
         with ExitStack() as undo:
             undo.callback(lease.close)
@@ -201,18 +177,17 @@ class Cache:
             tree = lease.read()
             if sha256_bytes(tree) != release_id:
                 _log.warning("Release %s was changed in the cache; it is fetched again", release_id[:12])
-                _discard(path)
+                discard(path)
                 return None
             # Recently used ones are kept longer.
             os.utime(lease.fileno())
-            entries = tuple(Entry(*row) for row in json.loads(tree)["tree"])
-            known = _Known(lease, entries, self._stamps(release_id))
+            known = _Known(lease, read_tree(tree), self._stamps(release_id))
             undo.pop_all()
         return known
 
     def _fill(self, store: Store, version: Version) -> _Known:
         """Make a release complete in the cache; of several that want to, one does it and the others wait for it."""
-        with self._locked(version.release_id), ExitStack() as undo:
+        with filling(self.folder, version.release_id), ExitStack() as undo:
             manifest: Manifest | None = None
             known = self._recall(version.release_id)
             if known is None:
@@ -262,7 +237,7 @@ class Cache:
         except FileNotFoundError:
             return None
         _log.warning("%s was changed in the cache, as %s; it is fetched again", entry.path, path)
-        _discard(Path(path))
+        discard(Path(path))
         return None
 
     def _is(self, sha256: str, stamps: Mapping[str, Stamp]) -> bool:
@@ -277,37 +252,21 @@ class Cache:
 
     def _stamps(self, release_id: str) -> dict[str, Stamp]:
         try:
-            with _open(self.folder / "stamps" / release_id) as file:
+            with opened(self.folder / "stamps" / release_id) as file:
                 document = json.load(file)
             return {sha256: (size, mtime, ctime, inode) for sha256, (size, mtime, ctime, inode) in document.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return {}
 
     def _neighbours(self) -> dict[str, Stamp]:
         stamps: dict[str, Stamp] = {}
-        for path in self._by_use()[-NEIGHBOURS:]:
+        for path in by_use(self.folder)[-NEIGHBOURS:]:
             stamps |= self._stamps(path.name)
         return stamps
 
-    def _by_use(self) -> list[Path]:
-        """Return the files of the releases, that used longest ago first."""
-        found = {}
-        for item in list(os.scandir(self.folder / "releases")):
-            with suppress(FileNotFoundError):
-                found[Path(item.path)] = item.stat(follow_symlinks=False).st_mtime_ns
-        return sorted(found, key=lambda path: found[path])
-
-    def _shas(self, path: Path) -> set[str]:
-        try:
-            with _open(path) as file:
-                return {row[3] for row in json.load(file)["tree"]}
-        except (OSError, ValueError, TypeError, LookupError):
-            return set()
-
     def _remember(self, release_id: str, entries: Iterable[Entry]) -> IO[bytes]:
         """Keep a tree; return its lease, held from before it can be seen."""
-        rows = [[e.path, e.mode, e.size, e.sha256] for e in sorted(entries, key=lambda e: e.path.encode())]
-        return self._write("releases", release_id, canonical_json({"version": FORMAT, "tree": rows}))
+        return self._write("releases", release_id, tree_bytes(entries))
 
     def _write(self, area: str, name: str, data: bytes) -> IO[bytes]:
         """Write a file that appears complete; return it open, and locked as what is in use."""
@@ -320,43 +279,7 @@ class Cache:
             fcntl.flock(file, fcntl.LOCK_SH)
             target = self.folder / area / name
             if target.is_dir():
-                _discard(target)
+                discard(target)
             Path(scratch).replace(target)
             undo.pop_all()
         return file
-
-    def _forget(self, release_id: str) -> bool:
-        """Remove a release that is not in use; tell whether it is gone."""
-        path = self.folder / "releases" / release_id
-        try:
-            with path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
-        except BlockingIOError:
-            return False
-        (self.folder / "stamps" / release_id).unlink(missing_ok=True)
-        return True
-
-    def _sweep(self) -> None:
-        """Remove what fills that were killed left."""
-        for item in list(os.scandir(self.folder / "tmp")):
-            with suppress(BlockingIOError), self._locked(item.name, fcntl.LOCK_NB):
-                _discard(Path(item.path))
-
-    @contextmanager
-    def _locked(self, release_id: str, how: int = 0) -> Iterator[None]:
-        # Few files for any number of releases; they are never removed, for a lock on a removed file guards nothing.
-        with (self.folder / "locks" / release_id[:2]).open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | how)
-            yield
-
-
-def _open(path: Path) -> IO[bytes]:
-    return open(path, "rb", opener=lambda name, _flags: os.open(name, READ))
-
-
-def _discard(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from shipway.blob import PACK_BYTES
 from shipway.digest import sha256_bytes
 from shipway.errors import InputError, IntegrityError, ObjectNotFoundError
-from shipway.manifest import Entry, Manifest, Version, read_manifest
+from shipway.manifest import HINT, Entry, Manifest, Version, read_manifest
 from shipway.release.clone import CREATE, appearing, copy_file, make_folders, make_links, permissions, write
 from shipway.store.base import Store
 
@@ -22,8 +22,6 @@ AT_ONCE = 8
 
 PACKS_AT_ONCE = 4
 """Packs in memory at a time; each is there twice for a moment, so that this is 64 MiB. Blobs pass in small pieces."""
-
-_HINT = "build and apply the deployment again"
 
 
 def checkout(store: Store, version: Version, folder: Path) -> Manifest:
@@ -62,7 +60,7 @@ def contents(entries: Iterable[Entry]) -> dict[str, Entry]:
     first: dict[str, Entry] = {}
     for entry in entries:
         if first.setdefault(entry.sha256, entry).size != entry.size:
-            raise IntegrityError(f"{entry.path} and {first[entry.sha256].path} cannot be one content", hint=_HINT)
+            raise IntegrityError(f"{entry.path} and {first[entry.sha256].path} cannot be one content", hint=HINT)
     return first
 
 
@@ -158,7 +156,7 @@ class _Fetch:
         start, end = min(offset for offset, _ in spans), max(map(sum, spans))
         # No pack is longer: nobody can make a reader take more than this into memory.
         if end > PACK_BYTES:
-            raise IntegrityError(f"files lie outside their pack {self.store.url(key)}", hint=_HINT)
+            raise IntegrityError(f"files lie outside their pack {self.store.url(key)}", hint=HINT)
         try:
             return start, self.store.read(key, start=start, length=end - start)
         except ObjectNotFoundError:
@@ -166,7 +164,7 @@ class _Fetch:
 
     def _check(self, key: str, entry: Entry, sha256: str, size: int) -> None:
         if size != entry.size or sha256 != entry.sha256:
-            raise IntegrityError(f"{entry.path} is damaged in {self.store.url(key)}", hint=_HINT)
+            raise IntegrityError(f"{entry.path} is damaged in {self.store.url(key)}", hint=HINT)
 
     def _missing(self, key: str, entry: Entry) -> IntegrityError:
-        return IntegrityError(f"{self.store.url(key)} is missing, and with it {entry.path}", hint=_HINT)
+        return IntegrityError(f"{self.store.url(key)} is missing, and with it {entry.path}", hint=HINT)

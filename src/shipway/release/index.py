@@ -12,6 +12,7 @@ import os
 import stat
 import tempfile
 import time
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,7 +64,7 @@ class Index:
                 if is_sha256(sha256)
             }
             return cls(path, known, int(document["written_ns"]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
             return cls(path)
 
     def digest(self, path: str, now: Identity) -> str | None:
@@ -84,11 +85,10 @@ class Index:
             return
         files = {path: [*now, sha256] for path, (now, sha256) in self.seen.items()}
         data = json.dumps({"version": FORMAT, "written_ns": self.began_ns, "files": files}, separators=(",", ":"))
-        try:
+        with suppress(OSError), ExitStack() as undo:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             handle, scratch = tempfile.mkstemp(dir=self.path.parent)
+            undo.callback(Path(scratch).unlink, missing_ok=True)
             with os.fdopen(handle, "w") as file:
                 file.write(data)
             Path(scratch).replace(self.path)
-        except OSError:
-            return

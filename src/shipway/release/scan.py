@@ -11,15 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pathspec
-
 from shipway.digest import sha256_bytes, sha256_file
 from shipway.errors import FolderError
-from shipway.manifest import LINK, Entry, folded, unsafe
+from shipway.manifest import LINK, Entry, collision, unsafe
+from shipway.release.ignore import Ignore
 from shipway.release.index import Index, identity
-
-IGNORE_FILES = (".shipwayignore", ".prefectignore", ".gitignore")
-"""The first of these that the folder holds says what is left out, in gitignore's language."""
 
 NEVER = (
     ".git/", ".hg/", ".svn/", ".shipway/", ".venv/", "venv/", "node_modules/", "__pycache__/", "*.py[cod]",
@@ -75,31 +71,6 @@ _never_file = re.compile("|".join(fnmatch.translate(name) for name in NEVER if n
 _secret = re.compile("|".join(map(fnmatch.translate, SECRET)))
 
 
-@dataclass(slots=True)
-class _Rules:
-    chosen: pathspec.GitIgnoreSpec
-    source: str
-    skipped: list[str] = field(default_factory=list)
-
-    def leaves_out(self, path: str) -> bool:
-        """Tell whether `path` is left out; raises FolderError for a secret nobody decided about."""
-        folder = path.endswith("/")
-        name = path.rstrip("/").rpartition("/")[2]
-        if (_never_folder if folder else _never_file).match(name):
-            return True
-        verdict = self.chosen.check_file(path).include
-        if verdict:
-            self.skipped.append(path)
-            return True
-        # `verdict` is False, not None, where a line starting with `!` names the file: then it was decided.
-        if verdict is None and not folder and _secret.match(name):
-            raise FolderError(
-                f"{path} looks like a secret, so it is not put into a release",
-                hint=f"write {path} into {self.source} to leave it out, or !{path} to take it all the same",
-            )
-        return False
-
-
 def scan(folder: Path, index: Index | None = None) -> Scan:
     """Hash every file of `folder` that belongs to a release; one that `index` knows unchanged is not read.
 
@@ -111,14 +82,14 @@ def scan(folder: Path, index: Index | None = None) -> Scan:
     """
     if not folder.is_dir():
         raise FolderError(f"{folder} is not a folder")
-    rules = _rules(folder)
-    walker = _Walker(folder, rules, index or Index())
-    entries = sorted(walker.walk(str(folder), ""), key=lambda entry: entry.path.encode())
+    walker = _Walker(folder, index or Index())
+    entries = sorted(walker.walk(str(folder), "", Ignore()), key=lambda entry: entry.path.encode())
     if not entries:
         raise FolderError(f"{folder} holds no file to release", hint="look at its ignore file, or name another folder")
-    _refuse_collisions(entries)
+    if clash := collision(entry.path for entry in entries):
+        raise FolderError(clash, hint="rename one of them")
     big = tuple(entry.path for entry in entries if entry.size > BIG_FILE)
-    return Scan(folder, tuple(entries), tuple(sorted(rules.skipped)), big)
+    return Scan(folder, tuple(entries), tuple(sorted(walker.skipped)), big)
 
 
 def read_entry(folder: Path, path: str) -> bytes:
@@ -127,60 +98,59 @@ def read_entry(folder: Path, path: str) -> bytes:
     return os.fsencode(full.readlink()) if full.is_symlink() else full.read_bytes()
 
 
-def _rules(folder: Path) -> _Rules:
-    lines: list[str] = []
-    source = next((name for name in IGNORE_FILES if (folder / name).is_file()), IGNORE_FILES[0])
-    try:
-        lines = (folder / source).read_text().splitlines()
-    except FileNotFoundError:
-        pass
-    except (OSError, UnicodeDecodeError) as error:
-        raise FolderError(f"{folder / source} cannot be read: {error}") from None
-    try:
-        chosen = pathspec.GitIgnoreSpec.from_lines(lines)
-    except ValueError as error:
-        raise FolderError(f"{folder / source} holds a pattern that is not gitignore's: {error}") from None
-    return _Rules(chosen, source)
-
-
 @dataclass(frozen=True, slots=True)
 class _Walker:
     root: Path
-    rules: _Rules
     index: Index
+    skipped: list[str] = field(default_factory=list)
 
-    def walk(self, folder: str, prefix: str) -> Iterator[Entry]:
-        """Yield the entries below `folder`, whose paths begin with `prefix`."""
+    def walk(self, folder: str, prefix: str, above: Ignore) -> Iterator[Entry]:
+        """Yield the entries of a folder, whose paths begin with `prefix`; `above` counts in the folder above."""
         try:
             found = list(os.scandir(folder))
         except OSError as error:
-            raise _unreadable(prefix or str(self.root), error) from None
+            raise _unreadable(prefix or str(self.root), error, above) from None
+        names = {item.name for item in found}
+        if prefix and "pyvenv.cfg" in names:  # a virtual environment, whatever its name
+            self.skipped.append(prefix)
+            return
+        ignore = above.below(self.root, prefix, names)
         for item in found:
             path = prefix + item.name
             if item.is_dir(follow_symlinks=False):
-                if not self.rules.leaves_out(f"{path}/") and not self._is_environment(item.path, path):
-                    yield from self.walk(item.path, f"{path}/")
-            elif not self.rules.leaves_out(path) and not _is_own_output(self.root, path):
+                if not self._leaves_out(path, item.name, ignore, is_folder=True):
+                    yield from self.walk(item.path, f"{path}/", ignore)
+            elif not self._leaves_out(path, item.name, ignore, is_folder=False) and not _is_own_output(self.root, path):
                 if reason := unsafe(path):
-                    hint = "rename it, or add it to .shipwayignore"
+                    hint = f"rename it, or add it to {ignore.file}"
                     raise FolderError(f"{path!r} cannot be released: {reason}", hint=hint)
-                yield self._entry(item.path, path)
+                yield self._entry(item.path, path, ignore)
 
-    def _is_environment(self, folder: str, path: str) -> bool:
-        """Tell whether a folder is a virtual environment, whatever its name."""
-        found = (Path(folder) / "pyvenv.cfg").is_file()
-        if found:
-            self.rules.skipped.append(f"{path}/")
-        return found
+    def _leaves_out(self, path: str, name: str, ignore: Ignore, *, is_folder: bool) -> bool:
+        """Tell whether `path` is left out; raises FolderError for a secret nobody decided about."""
+        if (_never_folder if is_folder else _never_file).match(name):
+            return True
+        verdict = ignore.verdict(path, is_folder)
+        if verdict:
+            self.skipped.append(f"{path}/" if is_folder else path)
+            return True
+        # `verdict` is False, not None, where a line starting with `!` names the file: then it was decided.
+        if verdict is None and not is_folder and _secret.match(name):
+            line = ignore.line(path)
+            raise FolderError(
+                f"{path} looks like a secret, so it is not put into a release",
+                hint=f"write {line} into {ignore.file} to leave it out, or !{line} to take it all the same",
+            )
+        return False
 
-    def _entry(self, full: str, path: str) -> Entry:
+    def _entry(self, full: str, path: str, ignore: Ignore) -> Entry:
         for _ in range(TRIES):
             try:
                 before = os.lstat(full)
                 if stat.S_ISLNK(before.st_mode):
-                    return _link(self.root, path)
+                    return _link(self.root, path, ignore)
                 if not stat.S_ISREG(before.st_mode):
-                    raise FolderError(f"{path} is {_kind(before.st_mode)}, not a file", hint="add it to .shipwayignore")
+                    raise FolderError(f"{path} is {_kind(before.st_mode)}, not a file", hint=f"add it to {ignore.file}")
                 mode = "100755" if before.st_mode & stat.S_IXUSR else "100644"
                 now = identity(before)
                 sha256 = self.index.digest(path, now)
@@ -190,10 +160,10 @@ class _Walker:
                     if identity(os.lstat(full)) != now or size != before.st_size:
                         continue
             except OSError as error:
-                raise _unreadable(path, error) from None
+                raise _unreadable(path, error, ignore) from None
             self.index.note(path, now, sha256)
             return Entry(path, mode, before.st_size, sha256)
-        raise FolderError(f"{path} changes while it is read", hint="stop what writes it, or add it to .shipwayignore")
+        raise FolderError(f"{path} changes while it is read", hint=f"stop what writes it, or add it to {ignore.file}")
 
 
 def _is_own_output(root: Path, path: str) -> bool:
@@ -206,9 +176,9 @@ def _is_own_output(root: Path, path: str) -> bool:
         return False
 
 
-def _link(root: Path, path: str) -> Entry:
+def _link(root: Path, path: str, ignore: Ignore) -> Entry:
     target = str((root / path).readlink())
-    hint = "make it a relative link inside the folder, or add it to .shipwayignore"
+    hint = f"make it a relative link inside the folder, or add it to {ignore.file}"
     try:
         end = (root / path).resolve(strict=True)
     except (OSError, RuntimeError) as error:
@@ -227,15 +197,7 @@ def _kind(mode: int) -> str:
     return next((word for test, word in kinds if test(mode)), "a device")
 
 
-def _unreadable(path: str, error: OSError) -> FolderError:
+def _unreadable(path: str, error: OSError, ignore: Ignore) -> FolderError:
     return FolderError(
-        f"{path} cannot be read: {error.strerror}", hint="mend its permissions, or add it to .shipwayignore"
+        f"{path} cannot be read: {error.strerror}", hint=f"mend its permissions, or add it to {ignore.file}"
     )
-
-
-def _refuse_collisions(entries: list[Entry]) -> None:
-    seen: dict[str, str] = {}
-    for entry in entries:
-        other = seen.setdefault(folded(entry.path), entry.path)
-        if other != entry.path:
-            raise FolderError(f"{other} and {entry.path} are one file where case is ignored", hint="rename one of them")

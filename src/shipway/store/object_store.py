@@ -42,7 +42,7 @@ WHOLE_UPLOAD = 8 << 20
 """Bytes up to which a file is sent in one request, which alone can be conditional, and of each part of a larger one."""
 
 _PARTS = 9_000  # S3 takes at most 10,000 of them
-_PARTS_AT_ONCE = 4
+_PARTS_AT_ONCE = 3  # each in memory: what a build of several large files is mostly made of
 _ATTEMPTS = 5
 _PAUSE = 0.2
 

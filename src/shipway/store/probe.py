@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from shipway.errors import ConflictError, ObjectExistsError, ShipwayError, StoreError, UnsupportedStoreError
 from shipway.store.base import Store
+from shipway.store.words import CAPABLE
 
 FOLDER = ".shipway-probe"
 
@@ -98,7 +99,7 @@ def _expect(store: Store, key: str, content: bytes) -> None:
 def _ignored(store: Store, condition: str) -> UnsupportedStoreError:
     return UnsupportedStoreError(
         f"{store.address} ignores the condition of a conditional write ({condition})",
-        hint="use a store that has them: AWS, Cloudflare R2, MinIO, Ceph or SeaweedFS in a recent version",
+        hint=f"use a store that has them: {CAPABLE}",
     )
 
 

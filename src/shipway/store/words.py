@@ -15,6 +15,8 @@ from shipway.errors import (
 from shipway.store.url import StoreConfig
 
 CREDENTIALS_HINT = "give an access key and secret key, set AWS_PROFILE, or log in with 'aws sso login'"
+CAPABLE = "AWS, Cloudflare R2, MinIO, Ceph or SeaweedFS in a recent version"
+"""Stores that have all Shipway needs."""
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken"}
 _REGION = {
@@ -89,7 +91,10 @@ def explain(refusal: Refusal, config: StoreConfig, thing: str) -> StoreError:
     elif code in _FULL or status == 507:
         error = StoreError(f"the store{at} is full or over its quota: {thing} was not written", hint="make room in it")
     elif code == "NotImplemented" or status == 501:
-        error = UnsupportedStoreError(f"the store{at} lacks something needed for {thing}: {refusal.message or code}")
+        error = UnsupportedStoreError(
+            f"the store{at} lacks something needed for {thing}: {refusal.message or code}",
+            hint=f"use a store that has it: {CAPABLE}",
+        )
     elif status in {401, 403}:
         error = AccessDeniedError(
             f"the credentials do not allow this on {thing}{at}",
