@@ -53,6 +53,11 @@ BUDGET = {
     "block s3 it --bucket-path BUCKET --endpoint-url ENDPOINT":  "click obstore",
 }  # fmt: skip
 
+UNCHANGED_BUILD = {
+    "click", "jsonschema_rs", "msgspec", "obstore", "pathspec", "ruamel.yaml", "ruamel.yaml.clib", "typing_extensions",
+}  # fmt: skip
+"""What a build loads where nothing changed: neither Prefect nor the flow. Parameters are checked all the same."""
+
 HEAVY = {"pydantic",
     "prefect", "fastapi", "httpx", "sqlalchemy", "boto3", "botocore", "cryptography", "rich", "polars", "pandas",
     "pyarrow", "numpy", "matplotlib", "pathspec", "jsonschema",
@@ -64,6 +69,14 @@ SLOW = {"asyncio", "multiprocessing", "sqlite3", "unittest", "xml"}
 
 NOT_AT_IMPORT = SLOW | {"dataclasses", "inspect", "json", "logging", "pathlib", "subprocess", "urllib"}
 """Parts of it that even `import shipway`, which every flow does, has no use for."""
+
+FLOW = """
+from prefect import flow
+
+@flow(name="tiny")
+def main(n: int = 1):
+    pass
+"""
 
 COMMAND = "from shipway.cli import main; main()"
 
@@ -111,7 +124,8 @@ class Stage:
 
     def loaded(self, statement: str, *arguments: str, status: int = 0) -> set[str]:
         """Return the modules that a statement loads in a fresh interpreter."""
-        listing = self.folder / "modules.txt"
+        # Not in the folder, which the next command may make a release of.
+        listing = self.folder.with_name("modules.txt")
         words = {"BUCKET": self.bucket, "ENDPOINT": self.server.endpoint_url}
         done = subprocess.run(
             [sys.executable, "-c", PROBE, statement, str(listing), *(words.get(word, word) for word in arguments)],
@@ -131,7 +145,7 @@ def stage(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
     folder = tmp_path_factory.mktemp("budget")
     bucket = s3_server.new_bucket()
     store = ObjectStore(s3_server.config(bucket))
-    (folder / "tiny.py").touch()
+    (folder / "tiny.py").write_text(FLOW)
     spec = DeploymentSpec(
         name="one",
         flow="tiny",
@@ -242,6 +256,14 @@ def test_checking_a_deployment_file_loads_nothing_heavy(stage: Stage) -> None:
     assert "msgspec" in _packages(modules)
     assert _packages(modules) & HEAVY == set()
     assert _roots(modules) & SLOW == set()
+
+
+def test_a_build_of_what_has_not_changed_loads_nothing_heavy(stage: Stage) -> None:
+    command = ("build", "tiny.py:main", "-n", "two", "-p", "n=2", "-sb", "s3/it")
+    assert "subprocess" in stage.loaded(COMMAND, *command)
+    modules = stage.loaded(COMMAND, *command)
+    assert _packages(modules) - UNCHANGED_BUILD == set()
+    assert _roots(modules) & (SLOW | {"subprocess"}) == set()
 
 
 def test_importing_shipway_loads_next_to_nothing(stage: Stage) -> None:

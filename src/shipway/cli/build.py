@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,7 @@ def build_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--rrule", help="Schedule: an iCalendar recurrence rule."),
             click.option("--timezone", help="Time zone of the schedule, such as Europe/Berlin; by default UTC."),
             click.option("--description", help="Text for the UI; by default the flow's docstring."),
+            click.option("--fresh", is_flag=True, help="Import the flow file even if nothing changed since it was."),
             json_option,
         ]
     ):
@@ -66,7 +69,8 @@ def command(entrypoint: str, as_json: bool, **options: Any) -> None:
     """Make a release of the current folder and write FLOW-deployment.yaml and FLOW-manifest.json.
 
     The flow file is imported to read the flow's name and parameters; its `if __name__ == "__main__"` part does not run.
-    Only content that the store lacks is uploaded.
+    What that found is remembered until a file, a module or the environment changes. Only content that the store lacks
+    is uploaded.
     """
     built, path = run_build(entrypoint, **options)
     if as_json:
@@ -75,20 +79,30 @@ def command(entrypoint: str, as_json: bool, **options: Any) -> None:
     click.echo(f"Wrote {path.name}. Read it, edit it, then: shipway apply {path.name}")
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Leave garbage uncollected: what a build makes of thousands of files it keeps, and a search of that finds none."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def run_build(entrypoint: str, **options: Any) -> tuple[dict[str, Any], Path]:
     """Build with the options of `build_options`; return the facts and the deployment file."""
     from shipway.prefect.build import BuildOrder, build_deployment
 
     settings = Settings.load()
     say(f"Reading {entrypoint}")
-    with progress("Uploading code") as note:
+    with _no_collection(), progress("Uploading code") as note:
         built = build_deployment(
             settings, BuildOrder(entrypoint=entrypoint, folder=Path.cwd(), **options), progress=note
         )
     release = built.release
     count = len(release.entries)
     for path in built.scan.big:
-        say(f"Note: {path} is over 20 MB; data belongs in the store. .shipwayignore leaves it out of releases.")
+        say(f"Note: {path} is over 20 MB; data belongs in the store; an ignore file leaves it out of releases.")
     if built.scan.skipped:
         shown = ", ".join(built.scan.skipped[:6])
         more = len(built.scan.skipped) - 6

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,17 +15,13 @@ from shipway.deployment.prefect2 import is_prefect2
 from shipway.deployment.spec import DeploymentSpec, SpecError, make_spec, read, to_mapping
 from shipway.deployment.write import deployment_text, file_name, manifest_text, write_files
 from shipway.errors import DeploymentFileError, FlowFileError, InputError
-from shipway.prefect.blocks import save_local_block
+from shipway.prefect.flow_look import Look, look
 from shipway.prefect.stores import default_block, is_local_default, store_of
 from shipway.release.build import Progress, Release, build
-from shipway.release.index import Index
 from shipway.release.memory import Memory
-from shipway.release.scan import Scan, scan
+from shipway.release.scan import Scan
 from shipway.settings import Settings
 from shipway.store.counting import CountingStore
-
-IMPORT_SECONDS = 300
-"""How long a flow file may take to import."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +41,7 @@ class BuildOrder:
     rrule: str | None = None
     timezone: str | None = None
     description: str | None = None
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +74,9 @@ def build_deployment(settings: Settings, order: BuildOrder, *, progress: Progres
         ServerError: the Prefect API, which knows the block, failed.
         StoreError: the store failed.
     """
-    path, name = _split(order)
-    flow = inspect_flow(order.folder, f"{path.as_posix()}:{name}")
+    entrypoint = _entrypoint(order.folder, order.entrypoint)
+    seen = look(settings, order.folder, entrypoint, fresh=order.fresh)
+    flow = seen.flow
     deployment_file, before = _file_of(order, flow["flow"])
     parameters = {**before.get("parameters", {}), **parse_parameters(order.parameters, flow["schema"])}
     check_parameters(parameters, flow["schema"], complete=False)
@@ -101,11 +96,11 @@ def build_deployment(settings: Settings, order: BuildOrder, *, progress: Progres
         **{key: value for key, value in asked.items() if value},
         "name": order.name,
         "flow": flow["flow"],
-        "entrypoint": f"{path.as_posix()}:{name}",
+        "entrypoint": entrypoint,
         "parameters": parameters,
         "parameter_openapi_schema": flow["schema"],
     }
-    built = _build(settings, order.folder, draft, progress)
+    built = _build(settings, seen, draft, progress)
     manifest_file = deployment_file.with_name(deployment_file.name.replace("-deployment.yaml", "-manifest.json"))
     write_files(
         {
@@ -142,78 +137,56 @@ def build_translated(
     Raises:
         as `build_deployment`.
     """
-    flow = inspect_flow(file.parent, values["entrypoint"])
+    entrypoint = _entrypoint(file.parent, values["entrypoint"])
+    # Fresh, as `apply` has no option with which to ask for that.
+    seen = look(settings, file.parent, entrypoint, fresh=True)
+    flow = seen.flow
     check_parameters(values["parameters"], flow["schema"], complete=False)
     draft = {
         **values,
         "flow": flow["flow"],
+        "entrypoint": entrypoint,
         "parameter_openapi_schema": flow["schema"],
         "work_pool": settings.work_pool,
     }
-    return replace(_build(settings, file.parent, draft, progress), file=file)
+    return replace(_build(settings, seen, draft, progress), file=file)
 
 
-def _build(settings: Settings, folder: Path, draft: dict[str, Any], progress: Progress | None) -> Built:
+def _build(settings: Settings, seen: Look, draft: dict[str, Any], progress: Progress | None) -> Built:
     block = draft.get("store") or default_block(settings)
     # Everything a person can get wrong is found before the first byte is sent.
     spec = _checked({**draft, "store": block, "release": f"0.{'0' * 64}"})
-    path = spec.entrypoint.partition(":")[0]
-    index = Index.open(settings.state, folder)
-    found = scan(folder, index)
-    if not any(entry.path == path for entry in found.entries):
-        raise FlowFileError(f"{path} is left out of the release by an ignore file", hint=f"add !{path} to it")
     settings.make_state()
     if is_local_default(settings, block):
+        from shipway.prefect.blocks import save_local_block
+
         save_local_block(settings)
     store = CountingStore(store_of(settings, block))
     pointer = read_pointer(store, spec.flow, spec.name, cache=settings.state / "builds")
     previous = pointer.current if pointer else None
-    release = build(found, store, previous=previous, memory=Memory(settings.state, store.address), progress=progress)
+    release = build(
+        seen.scan, store, previous=previous, memory=Memory(settings.state, store.address), progress=progress
+    )
     # Kept when the build has succeeded: an index is of a folder that is in the store.
-    index.save()
+    seen.keep()
     spec = structs.replace(spec, release=str(release.version))
-    return Built(spec, release, found, Path(), store.address, store.requests)
+    return Built(spec, release, seen.scan, Path(), store.address, store.requests)
 
 
-def inspect_flow(folder: Path, entrypoint: str) -> dict[str, Any]:
-    """Load a flow in a process of its own; return its `flow` name, `description` and parameter `schema`.
-
-    Raises:
-        FlowFileError: it cannot be loaded; the message says where and why.
-    """
-    argv = [sys.executable, "-m", "shipway.prefect.inspect_flow", entrypoint]
-    try:
-        done = subprocess.run(
-            argv, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=IMPORT_SECONDS, check=False
-        )
-        facts: dict[str, Any] = json.loads(done.stdout)
-    except subprocess.TimeoutExpired:
-        raise FlowFileError(
-            f"{entrypoint} takes over {IMPORT_SECONDS} s to import", hint="move work into the flow"
-        ) from None
-    except ValueError:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise FlowFileError(
-            f"{entrypoint} ends its process when it is imported ({done.returncode}): {''.join(last)[:300]}"
-        ) from None
-    if "error" in facts:
-        raise FlowFileError(facts["error"], hint=facts.get("hint"))
-    return facts
-
-
-def _split(order: BuildOrder) -> tuple[Path, str]:
-    text, colon, name = order.entrypoint.rpartition(":")
+def _entrypoint(folder: Path, given: str) -> str:
+    """Return `FILE.py:FLOW`, the file relative to the folder."""
+    text, colon, name = given.rpartition(":")
     if not colon or not text or not name:
-        raise FlowFileError(f"{order.entrypoint!r} does not name a flow", hint="write ./FILE.py:FLOW")
-    full = (order.folder / text).resolve()
+        raise FlowFileError(f"{given!r} does not name a flow", hint="write ./FILE.py:FLOW")
+    full = (folder / text).resolve()
     if not full.is_file():
         raise FlowFileError(f"{text} does not exist" if not full.exists() else f"{text} is not a file")
-    root = order.folder.resolve()
+    root = folder.resolve()
     if not full.is_relative_to(root):
         raise FlowFileError(
             f"{text} lies outside {root}", hint="run the command in the folder that holds all of the flow's code"
         )
-    return full.relative_to(root), name
+    return f"{full.relative_to(root).as_posix()}:{name}"
 
 
 def _schedules(order: BuildOrder) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect.exceptions import ScriptError
-from prefect.flows import Flow, load_flow_from_entrypoint
+from prefect.flows import Flow
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.importtools import load_script_as_module
 
@@ -46,11 +46,10 @@ def describe(entrypoint: str) -> dict[str, Any]:
             "error": f"{name} and {twins[0]} in {path} are both named {found.name!r}",
             "hint": "give one another name with @flow(name=...)",
         }
-    flow: Flow[..., Any] = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
     return {
-        "flow": flow.name,
-        "description": flow.description,
-        "schema": parameter_schema(flow).model_dump_for_openapi(),
+        "flow": found.name,
+        "description": found.description,
+        "schema": parameter_schema(found).model_dump_for_openapi(),
     }
 
 
@@ -82,6 +81,19 @@ def _kind(value: object) -> str:
     )
 
 
+def _loaded() -> list[str]:
+    """Return the files of all modules; of one in an archive, that of the archive."""
+    files = set()
+    for module in list(sys.modules.values()):
+        # Not `getattr`: of a module that is loaded late, that would load it.
+        name = getattr(module, "__dict__", {}).get("__file__")
+        if isinstance(name, str):
+            path = Path(name).absolute()
+            found = next((place for place in (path, *path.parents) if place.is_file()), None)
+            files |= {str(found)} if found else set()
+    return sorted(files)
+
+
 if __name__ == "__main__":
     # A look leaves nothing behind in the folder it looks at.
     sys.dont_write_bytecode = True
@@ -93,6 +105,8 @@ if __name__ == "__main__":
         facts = describe(sys.argv[1])
     except Exception as error:  # noqa: BLE001 - whatever a user's file does is told, not raised
         facts = _explain(sys.argv[1], error)
+    # For whoever remembers the facts: where else they came from.
+    facts |= {"loaded": _loaded(), "search": [*map(os.path.abspath, sys.path)]}
     json.dump(facts, answer)
     answer.flush()
     # A file may have started threads; nobody waits for them.

@@ -76,9 +76,13 @@ def build(
     began = time.monotonic()
     epoch = current_epoch()
     version = Version(epoch, tree_digest(scan.entries))
-    if previous and previous.release_id == version.release_id and previous.epoch >= epoch - 1:
-        return Release(previous, scan.entries, 0, time.monotonic() - began)
-    contents = _known(store, previous, epoch, memory)
+    known = [each for each in (previous, _built_last(store, previous, memory)) if each and each.epoch >= epoch - 1]
+    for same in known:
+        if same.release_id == version.release_id:
+            return Release(same, scan.entries, 0, time.monotonic() - began)
+    contents: dict[str, Location] = {}
+    for each in known:
+        contents |= _known(store, each, epoch, memory)
     wanted = _wanted(scan, contents)
     upload = _Upload(scan.folder, store, epoch, memory, progress or (lambda _done, _total: None))
     contents |= upload.send(wanted)
@@ -86,7 +90,7 @@ def build(
     data = manifest.to_bytes()
     if len(data) > MAX_BYTES:
         count = len(scan.entries)
-        raise FolderError(f"{scan.folder} holds {count} files, too many", hint="leave out data with .shipwayignore")
+        raise FolderError(f"{scan.folder} holds {count} files, too many", hint="leave out data with an ignore file")
     key = release_key(epoch, version.release_id)
     # One that exists is of the same tree, whose contents another build found in other places.
     with contextlib.suppress(ObjectExistsError):
@@ -97,10 +101,20 @@ def build(
     return Release(version, scan.entries, upload.sent + len(data), time.monotonic() - began)
 
 
-def _known(store: Store, previous: Version | None, epoch: int, memory: Memory | None) -> dict[str, Location]:
-    """Return the contents of the previous release that a writer in `epoch` may still refer to."""
-    if previous is None:
-        return {}
+def _built_last(store: Store, previous: Version | None, memory: Memory | None) -> Version | None:
+    """Return the release that this machine built last, where that is another one than `previous` and still there."""
+    newest = memory.newest() if memory else None
+    if newest is None or newest == previous:
+        return None
+    try:
+        store.head(release_key(newest.epoch, newest.release_id))
+    except ObjectNotFoundError:
+        return None
+    return newest
+
+
+def _known(store: Store, previous: Version, epoch: int, memory: Memory | None) -> dict[str, Location]:
+    """Return the contents of a release that a writer in `epoch` may still refer to."""
     manifest = memory.manifest(previous) if memory else None
     if manifest is None:
         try:
@@ -193,7 +207,9 @@ class _Upload:
         try:
             content = read_entry(self.folder, entry.path)
         except OSError as error:
-            raise FolderError(f"{entry.path} vanished while it was uploaded: {error.strerror}") from None
+            raise FolderError(
+                f"{entry.path} vanished while it was uploaded: {error.strerror}", hint="build again"
+            ) from None
         if sha256_bytes(content) != entry.sha256:
             raise _changed(entry)
         return content

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from shipway.digest import sha256_bytes
@@ -32,6 +33,14 @@ class Memory:
         except (OSError, IntegrityError):
             return None
 
+    def newest(self) -> Version | None:
+        """Return the release whose manifest was kept last; whether it is still in the store must be asked."""
+        try:
+            known = max(self._folder.glob("[0-9]*.*"), key=lambda path: path.stat().st_mtime_ns)
+            return Version.parse(known.name)
+        except (OSError, ValueError, IntegrityError):
+            return None
+
     def keep(self, version: Version, manifest: Manifest) -> None:
         """Remember a manifest, and forget the oldest ones."""
         try:
@@ -50,7 +59,7 @@ class Memory:
         """Return the keys of what an interrupted build had sent; whether it is still there must be asked."""
         try:
             return set((self._folder / "arrived").read_text().splitlines())
-        except OSError:
+        except (OSError, ValueError):
             return set()
 
     def note_arrival(self, key: str) -> None:
@@ -65,4 +74,5 @@ class Memory:
 
     def forget_arrivals(self) -> None:
         """Note that the build is complete."""
-        (self._folder / "arrived").unlink(missing_ok=True)
+        with suppress(OSError):
+            (self._folder / "arrived").unlink(missing_ok=True)
