@@ -25,7 +25,7 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy
 
-bench: $(VENV)/.test  ## ratios of two things in one run, medians
+bench: $(VENV)/.bench  ## ratios of two things in one run, medians
 	$(BIN)/python -m benchmarks
 
 screenshots: $(VENV)/.test  ## the UI in headless Chromium, into results/
@@ -55,4 +55,8 @@ $(VENV)/.run: $(VENV)/.venv requirements.lock requirements-examples.lock require
 
 $(VENV)/.test: $(VENV)/.run requirements-test.lock
 	$(PIP) --require-hashes --no-deps -r requirements-test.lock
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test requirements-bench.lock
+	$(PIP) --require-hashes --no-deps -r requirements-bench.lock
 	@touch $@

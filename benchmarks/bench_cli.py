@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from statistics import median
 
-from benchmarks.measure import Command, Sample, in_turns
+from benchmarks.measure import Command, Sample, in_turns, samples_table, script
 from benchmarks.report import Goal, Table
 from benchmarks.stack import Project, running_stack
 
@@ -53,13 +51,13 @@ def _prepare(project: Project) -> None:
 
 def _against_prefect(project: Project) -> Table:
     ours, theirs = "shipway ls", "prefect deployment ls"
-    commands = [Command(ours, _script("shipway", "ls")), Command(theirs, _script("prefect", "deployment", "ls"))]
+    commands = [Command(ours, script("shipway", "ls")), Command(theirs, script("prefect", "deployment", "ls"))]
     samples = _measure(project, commands)
     ratio = samples[theirs].median / samples[ours].median
     pairs = [theirs / ours for theirs, ours in zip(samples[theirs].seconds, samples[ours].seconds, strict=True)]
     found = f"{ratio:.1f} times, {min(pairs):.1f} to {max(pairs):.1f} in single rounds"
     goal = Goal(f"at least {FASTER:g} times faster", found, ratio >= FASTER)
-    return _table(f"Listing {len(DEPLOYMENTS)} deployments: `{ours}` against `{theirs}`", samples, goal)
+    return samples_table(f"Listing {len(DEPLOYMENTS)} deployments: `{ours}` against `{theirs}`", samples, (goal,))
 
 
 def _every_command(project: Project) -> Table:
@@ -77,29 +75,14 @@ def _every_command(project: Project) -> Table:
         "shipway block s3, bucket there": ["block", "s3", "there", "--bucket-path", "there", "--stack"],
         "shipway block s3, bucket made": ["block", "s3", "new", "--bucket-path", "made-in-round-{round}", "--stack"],
     }
-    commands = [Command(name, _script("shipway", *arguments)) for name, arguments in lines.items()]
+    commands = [Command(name, script("shipway", *arguments)) for name, arguments in lines.items()]
     bare = "for comparison: python -c pass"
     samples = _measure(project, [Command(bare, (sys.executable, "-c", "pass")), *commands])
     slow = [name.removeprefix("shipway ") for name in lines if samples[name].median > AT_MOST]
     found = f"over it are {'; '.join(slow)}" if slow else "none takes longer"
     goal = Goal(f"at most {AT_MOST:g} s each, as a median", found, not slow)
-    return _table("Every command that imports no flow code", samples, goal)
+    return samples_table("Every command that imports no flow code", samples, (goal,))
 
 
 def _measure(project: Project, commands: list[Command]) -> dict[str, Sample]:
     return in_turns(commands, rounds=ROUNDS, warm_up=WARM_UP, folder=project.folder, environment=project.environment)
-
-
-def _table(title: str, samples: dict[str, Sample], goal: Goal) -> Table:
-    rows = tuple((name, *(f"{value:.3f}" for value in _figures(sample))) for name, sample in samples.items())
-    headers = (f"seconds, {ROUNDS} rounds", "median", "min", "max", "processor")
-    return Table(title, headers, rows, goal)
-
-
-def _figures(sample: Sample) -> tuple[float, ...]:
-    return sample.median, min(sample.seconds), max(sample.seconds), median(sample.processor)
-
-
-def _script(name: str, *arguments: str) -> tuple[str, ...]:
-    """Return the command line of a program installed beside this Python, as a user starts it."""
-    return (str(Path(sys.executable).parent / name), *arguments)

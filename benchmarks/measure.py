@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+
+from benchmarks.report import Goal, Table
 
 LIMIT = 120.0
 """Seconds after which a measured command is given up."""
@@ -91,3 +94,19 @@ def clean_environment(home: Path, **variables: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     own = {"HOME": str(home), "PREFECT_HOME": str(home / ".prefect"), "AWS_EC2_METADATA_DISABLED": "true"}
     return kept | own | variables
+
+
+def samples_table(title: str, samples: Mapping[str, Sample], goals: tuple[Goal, ...]) -> Table:
+    """Return a table of what commands took."""
+    rows = tuple((name, *(f"{value:.3f}" for value in _figures(sample))) for name, sample in samples.items())
+    rounds = len(next(iter(samples.values())).seconds)
+    return Table(title, (f"seconds, {rounds} rounds", "median", "min", "max", "processor"), rows, goals)
+
+
+def script(name: str, *arguments: str) -> tuple[str, ...]:
+    """Return the command line of a program installed beside this Python, as a user starts it."""
+    return (str(Path(sys.executable).parent / name), *arguments)
+
+
+def _figures(sample: Sample) -> tuple[float, ...]:
+    return sample.median, min(sample.seconds), max(sample.seconds), median(sample.processor)

@@ -44,13 +44,13 @@ class Table:
         title: what was compared.
         headers: the columns; all but the first hold numbers.
         rows: the cells as text.
-        goal: what it was to show.
+        goals: what it was to show.
     """
 
     title: str
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    goal: Goal
+    goals: tuple[Goal, ...]
 
     def markdown(self) -> str:
         """Return the table as Markdown, aligned so that it is read as easily on a terminal."""
@@ -59,7 +59,8 @@ class Table:
         first, *numbers = widths
         rule = f"|{'-' * (first + 2)}|" + "".join(f"{'-' * (width + 1)}:|" for width in numbers)
         text = [_row(self.headers, widths), rule, *(_row(row, widths) for row in self.rows)]
-        return f"### {self.title}\n\n" + "\n".join(text) + f"\n\n{self.goal}\n"
+        goals = "\n\n".join(map(str, self.goals))
+        return f"### {self.title}\n\n" + "\n".join(text) + f"\n\n{goals}\n"
 
 
 def section(name: str, tables: list[Table], load: float) -> str:
