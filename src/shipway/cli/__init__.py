@@ -29,6 +29,8 @@ COMMANDS = {
     "runs": "List runs.",
     "show": "Show one run and what it saved.",
     "get": "Fetch something a run saved.",
+    "verify": "Check everything in the store that is in use.",
+    "gc": "Remove what nothing in the store needs any more.",
 }
 """Commands by name with their one-line help, so that `shipway --help` need not import them."""
 

@@ -24,9 +24,9 @@ def command(deployment: str, release: str | None) -> None:
     settings = Settings.load()
     history = read_history(settings, deployment)
     target = choose(history, release)
-    if target.version == history.pointer.current:
+    if target.version == history.current == history.pointer.current:
         click.echo(f"{deployment} is at release {target.version.short} already")
         return
-    before = history.pointer.current.short
+    before = history.current.short
     roll_back(settings, history, target, deployment)
     click.echo(f"{deployment} is back at release {target.version.short} of {target.at} (was {before})")

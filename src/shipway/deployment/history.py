@@ -1,19 +1,25 @@
-"""A deployment's pointer in the store: its current release and the ones before, moved by compare-and-swap only."""
+"""A deployment's pointer in the store: its current release and the ones before, moved by compare-and-swap only.
+
+What a server may give to a run is in the history first: `gc` keeps what is in a history, and nothing else must be known
+to it (docs/explanation/retention.md).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from shipway.artifact import segment
+from shipway.blob import current_epoch
 from shipway.digest import canonical_json, sha256_bytes
-from shipway.errors import ConflictError, IntegrityError, ObjectExistsError, ObjectNotFoundError
+from shipway.errors import ConflictError, InputError, IntegrityError, ObjectExistsError, ObjectNotFoundError
 from shipway.manifest import Version
 from shipway.store.base import Store
 
@@ -30,12 +36,17 @@ class Moved:
         at: when, in UTC, ISO 8601.
         entrypoint: where the flow is in that release.
         schema: what the flow's parameters look like in that release.
+        pinned: whether the move stays in the history however old it gets.
     """
 
     version: Version
     at: str
     entrypoint: str | None = None
     schema: Mapping[str, Any] | None = None
+    pinned: bool = False
+
+
+Moves = tuple[Moved, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +58,7 @@ class Pointer:
         etag: the stored version this was read from.
     """
 
-    moves: tuple[Moved, ...]
+    moves: Moves
     etag: str
 
     @property
@@ -73,7 +84,11 @@ def read_pointer(store: Store, flow: str, name: str, *, cache: Path | None = Non
     Raises:
         IntegrityError: the pointer is malformed.
     """
-    key = pointer_key(flow, name)
+    return read_pointer_at(store, pointer_key(flow, name), cache=cache)
+
+
+def read_pointer_at(store: Store, key: str, *, cache: Path | None = None) -> Pointer | None:
+    """Return the pointer under a key that was found by listing; see `read_pointer`."""
     try:
         data, etag = _read_cached(store, key, cache) if cache else store.read_tagged(key)
     except ObjectNotFoundError:
@@ -81,18 +96,46 @@ def read_pointer(store: Store, flow: str, name: str, *, cache: Path | None = Non
     try:
         document = json.loads(data)
         if document["version"] != FORMAT:
-            raise ValueError(f"version {document['version']!r} is not {FORMAT}")
+            raise ValueError(f"version {str(document['version'])[:40]!r} is not {FORMAT}")
         moves = tuple(
-            Moved(Version.parse(item["release"]), str(item["at"]), item.get("entrypoint"), item.get("schema"))
+            Moved(
+                Version.parse(item["release"]),
+                str(item["at"]),
+                item.get("entrypoint"),
+                item.get("schema"),
+                item.get("pinned") is True,
+            )
             for item in document["history"]
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (IntegrityError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise IntegrityError(
             f"{store.url(key)} is malformed: {error}", hint="apply the deployment again after removing it"
         ) from None
     if not moves:
-        raise IntegrityError(f"{store.url(key)} names no release")
+        raise IntegrityError(f"{store.url(key)} names no release", hint="apply the deployment again after removing it")
     return Pointer(moves, etag)
+
+
+def check_usable(pointer: Pointer | None, version: Version, full_name: str) -> None:
+    """Check that a deployment may be given a release: a young one, or one of its own history.
+
+    Any other may be removed by a `gc` that is at work right now and has seen that nobody needs it.
+
+    Raises:
+        InputError: it may not.
+    """
+    if is_young(version) or (pointer and any(move.version == version for move in pointer.moves)):
+        return
+    raise InputError(
+        f"release {version.short} is over a fortnight old and not in the history of {full_name}: its files may be gone "
+        "at any time",
+        hint="build again",
+    )
+
+
+def is_young(version: Version) -> bool:
+    """Tell whether a release is of this epoch or the one before, and so safe from `gc` for another epoch at least."""
+    return version.epoch >= current_epoch() - 1
 
 
 def move_pointer(
@@ -103,7 +146,7 @@ def move_pointer(
     *,
     entrypoint: str | None = None,
     schema: Mapping[str, Any] | None = None,
-) -> Pointer:
+) -> Callable[[], None]:
     """Make `version` the current release; nothing happens when it is already.
 
     Args:
@@ -114,24 +157,79 @@ def move_pointer(
         entrypoint: where the flow is in that release, for a later rollback to it.
         schema: what the flow's parameters look like in that release, likewise.
 
+    Returns:
+        What takes the move back, unless somebody has changed the pointer since.
+
     Raises:
         ConflictError: somebody else kept moving it.
+        InputError: the release is old and not in the history; see `check_usable`.
     """
+    key = pointer_key(flow, name)
     for _ in range(TRIES):
-        pointer = read_pointer(store, flow, name)
+        pointer = read_pointer_at(store, key)
         if pointer is not None and pointer.current == version:
-            return pointer
+            return lambda: None
+        # For the very history that is replaced: it may have lost the release since somebody looked.
+        check_usable(pointer, version, f"{flow}/{name}")
         now = Moved(version, datetime.now(UTC).isoformat(timespec="seconds"), entrypoint, schema)
-        moves = (now, *(pointer.moves if pointer else ()))
         try:
             if pointer is None:
-                etag = store.create(pointer_key(flow, name), _encode(moves))
-            else:
-                etag = store.replace(pointer_key(flow, name), _encode(moves), etag=pointer.etag)
+                store.create(key, _encode((now,)))
+                # There is no safe way to remove it: it stays, and keeps a release.
+                return lambda: None
+            before = pointer.moves
+            etag = store.replace(key, _encode((now, *before)), etag=pointer.etag)
         except (ObjectExistsError, ConflictError):
             continue
-        return Pointer(moves, etag)
+        return lambda: _put_back(store, key, before, etag)
     raise ConflictError(f"the pointer of {flow}/{name} keeps being moved by somebody else", hint="try again")
+
+
+def pin(store: Store, flow: str, name: str, version: Version, *, pinned: bool = True) -> None:
+    """Keep a release in the history however old it gets, or no longer.
+
+    Raises:
+        ConflictError: somebody else kept moving the pointer.
+        InputError: the release is not in the history.
+    """
+
+    def change(moves: Moves) -> Moves:
+        newest = next((move for move in moves if move.version == version), None)
+        if newest is None:
+            raise InputError(f"release {version.short} is no longer in the history of {flow}/{name}")
+        return tuple(
+            replace(move, pinned=pinned and move is newest) if move.version == version else move for move in moves
+        )
+
+    change_pointer(store, pointer_key(flow, name), change)
+
+
+def change_pointer(store: Store, key: str, change: Callable[[Moves], Moves]) -> None:
+    """Replace a pointer's history by what `change` makes of it.
+
+    It is asked anew for every version of the pointer that is met: a release that somebody makes current meanwhile is
+    judged as the current one.
+
+    Raises:
+        ConflictError: somebody else kept moving it.
+        IntegrityError: the pointer is malformed.
+    """
+    for _ in range(TRIES):
+        pointer = read_pointer_at(store, key)
+        wanted = change(pointer.moves if pointer else ())
+        if pointer is None or wanted == pointer.moves:
+            return
+        try:
+            store.replace(key, _encode(wanted), etag=pointer.etag)
+        except ConflictError:
+            continue
+        return
+    raise ConflictError(f"{store.url(key)} keeps being moved by somebody else", hint="try again")
+
+
+def _put_back(store: Store, key: str, moves: Moves, etag: str) -> None:
+    with contextlib.suppress(ConflictError):
+        store.replace(key, _encode(moves), etag=etag)
 
 
 def _read_cached(store: Store, key: str, folder: Path) -> tuple[bytes, str]:
@@ -153,10 +251,11 @@ def _read_cached(store: Store, key: str, folder: Path) -> tuple[bytes, str]:
     return found
 
 
-def _encode(moves: tuple[Moved, ...]) -> bytes:
+def _encode(moves: Moves) -> bytes:
     # The nonce makes each write's bytes its own: after a lost answer the writer can tell its write from another's.
     history: list[dict[str, Any]] = [
         {"release": str(move.version), "at": move.at, "entrypoint": move.entrypoint, "schema": move.schema}
+        | ({"pinned": True} if move.pinned else {})
         for move in moves
     ]
     return canonical_json({"version": FORMAT, "history": history, "nonce": secrets.token_hex(8)})

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from shipway.deployment.history import move_pointer
+from shipway.deployment.history import check_usable, is_young, move_pointer, read_pointer
 from shipway.deployment.plan import Plan, job_variables, plan, pull_steps
 from shipway.deployment.spec import DeploymentSpec
-from shipway.errors import DeploymentFileError, ObjectNotFoundError
+from shipway.errors import DeploymentFileError, ObjectNotFoundError, ServerUnreachableError, ShipwayError
 from shipway.manifest import read_manifest
 from shipway.prefect.api import Api, quote
 from shipway.prefect.pool import POOL_TYPE, base_job_template
@@ -21,9 +22,10 @@ def make_plans(settings: Settings, specs: Sequence[DeploymentSpec]) -> list[Plan
     """Compare deployment files with the server; nothing is changed.
 
     Raises:
-        DeploymentFileError: two files are of the same deployment.
+        DeploymentFileError: two files are of the same deployment, or a store lacks the release a file names.
+        InputError: a release is too old to be given to its deployment.
         NotFoundError: a store's block does not exist.
-        StoreError: a store does not answer, or lacks the release a file names.
+        StoreError: a store does not answer.
     """
     names = [spec.full_name for spec in specs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -46,33 +48,36 @@ def _make_plan(settings: Settings, spec: DeploymentSpec) -> Plan:
 
 
 def apply(settings: Settings, plans: Sequence[Plan]) -> None:
-    """Carry out plans: pools and queues, then deployments, then the pointers in the stores.
+    """Carry out plans: pools and queues, then the pointers in the stores, then the deployments.
 
-    A failure undoes the deployments changed so far and is raised again; pools and queues, which do no harm, stay.
+    A failure undoes what was changed so far and is raised again; pools and queues, which do no harm, stay.
+
+    Raises:
+        InputError: a release is too old to be given to its deployment.
     """
     api = Api(settings)
-    undo: list[tuple[str, str, dict[str, Any] | None]] = []
+    moved: list[Callable[[], None]] = []
+    changed: list[tuple[str, dict[str, Any] | None]] = []
     try:
         for item in plans:
             _ensure_queue(api, item.spec)
-            before = api.find_deployment(item.spec.full_name) if item.existing else None
+        # The pointers move first: what a server may give to a run is in a history then, and safe from `gc`.
+        for item in plans:
+            moved.append(_move_pointer(settings, item.spec))
+        for item in plans:
+            if item.existing and item.changes:
+                changed.append((item.existing, api.find_deployment(item.spec.full_name)))
             if item.changes:
                 deployment_id = _save(api, item)
-                undo.append((deployment_id, item.spec.full_name, before))
-        # The pointers move last: a deployment the server knows is never behind its pointer.
-        for item in plans:
-            spec = item.spec
-            move_pointer(
-                store_of(settings, spec.store),
-                spec.flow,
-                spec.name,
-                spec.version,
-                entrypoint=spec.entrypoint,
-                schema=spec.parameter_openapi_schema,
-            )
-    except BaseException:
-        for deployment_id, _, before in reversed(undo):
-            _restore(api, deployment_id, before)
+                changed += [] if item.existing else [(deployment_id, None)]
+    except BaseException as error:
+        with contextlib.suppress(ShipwayError):  # the first error is the one to be told
+            for deployment_id, before in reversed(changed):
+                _restore(api, deployment_id, before)
+            # A server that stopped answering may know the release all the same: then it stays in the history.
+            if isinstance(error, ShipwayError) and not isinstance(error, ServerUnreachableError):
+                for take_back in reversed(moved):
+                    take_back()
         raise
 
 
@@ -91,6 +96,8 @@ def ensure_queue(api: Api, pool: str, name: str) -> None:
 
 def _require_release(settings: Settings, spec: DeploymentSpec) -> None:
     store = store_of(settings, spec.store)
+    if not is_young(spec.version):
+        check_usable(read_pointer(store, spec.flow, spec.name), spec.version, spec.full_name)
     try:
         read_manifest(store, spec.version)
     except ObjectNotFoundError:
@@ -98,6 +105,17 @@ def _require_release(settings: Settings, spec: DeploymentSpec) -> None:
             f"release {spec.version.short} of {spec.full_name} is not in {store.address}",
             hint="run `shipway build` again",
         ) from None
+
+
+def _move_pointer(settings: Settings, spec: DeploymentSpec) -> Callable[[], None]:
+    return move_pointer(
+        store_of(settings, spec.store),
+        spec.flow,
+        spec.name,
+        spec.version,
+        entrypoint=spec.entrypoint,
+        schema=spec.parameter_openapi_schema,
+    )
 
 
 def _ensure_queue(api: Api, spec: DeploymentSpec) -> None:
@@ -157,7 +175,7 @@ def _restore(api: Api, deployment_id: str, before: dict[str, Any] | None) -> Non
     for item in api.request("GET", f"/deployments/{deployment_id}/schedules"):
         api.request("DELETE", f"/deployments/{deployment_id}/schedules/{item['id']}")
     kept = ("schedule", "active", "slug", "parameters", "max_scheduled_runs")
+    limit = (before.get("global_concurrency_limit") or {}).get("limit")
     schedules = [{key: item[key] for key in kept if item.get(key) is not None} for item in before.get("schedules", [])]
-    api.request(
-        "PATCH", f"/deployments/{deployment_id}", {key: before[key] for key in fields} | {"schedules": schedules}
-    )
+    body = {key: before[key] for key in fields} | {"schedules": schedules, "concurrency_limit": limit}
+    api.request("PATCH", f"/deployments/{deployment_id}", body)

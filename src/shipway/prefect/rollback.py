@@ -7,8 +7,8 @@ from typing import Any
 
 from shipway.deployment.history import Moved, Pointer, move_pointer, read_pointer
 from shipway.deployment.step import block_of
-from shipway.errors import InputError, NotFoundError, ObjectNotFoundError
-from shipway.manifest import read_manifest
+from shipway.errors import InputError, NotFoundError, ObjectNotFoundError, ServerUnreachableError, ShipwayError
+from shipway.manifest import Version, read_manifest
 from shipway.prefect.api import Api
 from shipway.prefect.stores import store_of
 from shipway.settings import Settings
@@ -28,6 +28,17 @@ class History:
     deployment: dict[str, Any]
     store: Store
     pointer: Pointer
+
+    @property
+    def index(self) -> int:
+        """Which move led to the release that the server gives to runs; the first unless somebody was interrupted."""
+        version = self.deployment.get("version")
+        return next((index for index, move in enumerate(self.pointer.moves) if str(move.version) == version), 0)
+
+    @property
+    def current(self) -> Version:
+        """The release that the server gives to runs."""
+        return self.pointer.moves[self.index].version
 
 
 def read_history(settings: Settings, full_name: str) -> History:
@@ -55,9 +66,9 @@ def choose(history: History, release: str | None) -> Moved:
         NotFoundError: there is none, or the history has nothing older.
         InputError: `release` begins several.
     """
-    current = history.pointer.current
-    older = [move for move in history.pointer.moves if move.version != current]
     if release is None:
+        current = history.current.release_id
+        older = [move for move in history.pointer.moves[history.index :] if move.version.release_id != current]
         if not older:
             raise NotFoundError("there is no earlier release to go back to")
         return older[0]
@@ -74,20 +85,31 @@ def choose(history: History, release: str | None) -> Moved:
 def roll_back(settings: Settings, history: History, target: Moved, full_name: str) -> None:
     """Make an earlier release current: new runs execute it, runs that exist keep theirs.
 
-    The release is checked first, the server is told next and the pointer moves last, as when a file is applied.
+    The release is checked first, the pointer moves next and the server is told last, as when a file is applied.
 
     Raises:
         NotFoundError: the release is no longer in the store.
+        InputError: the release has left the history meanwhile.
     """
     try:
         read_manifest(history.store, target.version)
     except ObjectNotFoundError:
-        raise NotFoundError(f"release {target.version.short} is no longer in {history.store.address}") from None
+        raise NotFoundError(
+            f"release {target.version.short} is no longer in {history.store.address}", hint="build again"
+        ) from None
     body: dict[str, Any] = {"version": str(target.version)}
     if target.entrypoint:
         body["entrypoint"] = target.entrypoint
     if target.schema is not None:
         body["parameter_openapi_schema"] = target.schema
-    Api(settings).request("PATCH", f"/deployments/{history.deployment['id']}", body)
     flow, _, name = full_name.partition("/")
-    move_pointer(history.store, flow, name, target.version, entrypoint=target.entrypoint, schema=target.schema)
+    take_back = move_pointer(
+        history.store, flow, name, target.version, entrypoint=target.entrypoint, schema=target.schema
+    )
+    try:
+        Api(settings).request("PATCH", f"/deployments/{history.deployment['id']}", body)
+    except ShipwayError as error:
+        # A server that stopped answering may have been told all the same: what it gives to runs stays in the history.
+        if not isinstance(error, ServerUnreachableError):
+            take_back()
+        raise
