@@ -50,6 +50,7 @@ class Settings:
         cache_max_bytes: size that the cache is kept under, what is in use excepted.
         keep_last: how many releases of a deployment `gc` keeps in its history.
         keep_days: how many days `gc` keeps a release in a deployment's history after it was replaced.
+        drain_seconds: how many seconds a worker that is told to stop lets its runs go on before it hands them back.
     """
 
     project: Path
@@ -68,6 +69,7 @@ class Settings:
     cache_max_bytes: int = 10 << 30
     keep_last: int = 20
     keep_days: int = 30
+    drain_seconds: int = 20
 
     @property
     def state(self) -> Path:

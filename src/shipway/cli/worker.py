@@ -16,7 +16,12 @@ def command() -> None:
     """Run what is in a queue."""
 
 
-@command.command(epilog=epilog(["shipway worker start", "shipway worker start -t gpu --limit 2"], [5]))
+@command.command(
+    epilog=epilog(
+        ["shipway worker start", "shipway worker start -t gpu --limit 2", "shipway worker start --metrics-port 9464"],
+        [3, 5],
+    )
+)
 @click.option(
     "-t",
     "--tag",
@@ -30,22 +35,35 @@ def command() -> None:
 @click.option("--pool", help="Work pool; by default the setting work_pool.")
 @click.option("--limit", type=click.IntRange(min=1), help="Most runs at once; by default no limit.")
 @click.option("--name", help="The worker's name in the UI.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Answer /health and Prometheus' /metrics on this port of this machine; 0 takes a free one and says which.",
+)
 def start(
-    tags: tuple[str, ...], queues: tuple[str, ...], pool: str | None, limit: int | None, name: str | None
+    tags: tuple[str, ...],
+    queues: tuple[str, ...],
+    pool: str | None,
+    limit: int | None,
+    name: str | None,
+    metrics_port: int | None,
 ) -> None:
     """Start a worker in the foreground; Ctrl-C stops it.
 
-    Pool and queues are made where missing.
+    Pool and queues are made where missing. On a terminal a table shows what is going on, below what runs print. The
+    first Ctrl-C or SIGTERM lets runs go on for the setting drain_seconds and then hands them back; a second one ends
+    them.
     """
     from shipway.prefect.api import Api
 
     settings = Settings.load()
     Api(settings).request("GET", "/health")
-    argv = [sys.executable, "-m", "shipway.prefect.worker", "--pool", pool or settings.work_pool]
+    argv = [sys.executable, "-m", "shipway.prefect.serve", "--pool", pool or settings.work_pool]
     for queue in (*tags, *queues):
         argv += ["--queue", queue]
     argv += ["--limit", str(limit)] if limit else []
     argv += ["--name", name] if name else []
+    argv += ["--metrics-port", str(metrics_port)] if metrics_port is not None else []
     say(f"Starting a worker for {', '.join((*tags, *queues)) or 'all queues'} of {settings.api_url}")
     sys.stderr.flush()
     # The worker takes this process's place: signals reach it directly, and nothing stays behind when it ends.

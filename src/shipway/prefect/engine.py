@@ -10,27 +10,38 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Iterable
+import time
+import types
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from prefect import results
 from prefect._internal.control_listener import configure_from_env
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.engine import handle_engine_signals
+from prefect.events import emit_event
+from prefect.exceptions import MissingFlowError
 from prefect.flow_engine import load_flow, load_flow_run, run_flow
-from prefect.flows import Flow
+from prefect.flows import Flow, load_flow_from_entrypoint, load_function_and_convert_to_flow
 from prefect.futures import PrefectFuture
 from prefect.logging.loggers import flow_run_logger
 
+from shipway.deployment.step import PULL_STEP
+from shipway.prefect import imports
 from shipway.prefect.api import Api
+from shipway.prefect.handover import Code, Handover
+from shipway.prefect.line import Ear
 from shipway.prefect.links import publish
 from shipway.prefect.pull import workspaces
 from shipway.prefect.stores import store_of
+from shipway.run.record import RunRecord
 from shipway.run.session import Order, Session, activate
 from shipway.run.workspace import Workspace
 from shipway.settings import Settings
+from shipway.store.opening import open_store
 
 OPENER = "shipway.prefect.engine:open_block"
 
@@ -40,32 +51,78 @@ def open_block(block: str) -> Any:
     return store_of(Settings.load(), block)
 
 
+def run_supervised(argument: str) -> None:
+    """Run what a worker of ours hands over, in a process forked from a template.
+
+    The worker gives the run's signs of life, and listens whether it is to be suspended: what Prefect's engine has for
+    that takes a run a second.
+
+    Raises:
+        SystemExit: as `main`.
+    """
+    before = tuple(sys.modules)
+    handover = Handover.from_json(argument)
+    ear = Ear(handover.flow_run.id)
+    know_default_results(handover.results)
+    # Before any flow code is loaded: it could inherit the variables that let a process speak for the run's supervisor.
+    configure_from_env()
+    began = time.monotonic()
+    loaded = began
+    try:
+        with handle_engine_signals(handover.flow_run.id):
+            loader = functools.partial(load_prepared, handover.code) if handover.code else load_flow
+            flow = _load(handover.flow_run, loader)
+            loaded = time.monotonic()
+            ear.wait()
+            _run(flow, handover.flow_run, handover.code)
+    finally:
+        imports.write(before, loaded - began)
+
+
+def know_default_results(block: UUID | None) -> None:
+    """Spare Prefect the question for the server's default result block, which it asks for each flow and task."""
+
+    async def answer() -> UUID | None:
+        return block
+
+    results._read_server_default_result_storage_block_id = lambda: block
+    results._aread_server_default_result_storage_block_id = answer
+
+
 def main(run_id: UUID) -> None:
     """Run one flow run to its end.
 
     Raises:
         SystemExit: with the status that Prefect's workers expect.
     """
-    # Before any flow code is loaded: it could inherit the variables that let a process speak for the run's supervisor.
     configure_from_env()
     with handle_engine_signals(run_id):
         flow_run = load_flow_run(run_id)
-        logger = flow_run_logger(flow_run=flow_run)
-        try:
-            flow = load_flow(flow_run)
-        except Exception as error:
-            logger.error("The flow could not be loaded: %s", error, exc_info=True)
-            raise
-        workspace = workspaces.get(str(run_id))
-        if workspace is not None:
-            _complete_path(workspace, flow)
-            keep_data(flow, flow_run, workspace)
-        try:
-            _drive(flow, run_flow(flow, flow_run=flow_run, error_logger=logger.logger))
-        finally:
-            if workspace is not None:
-                os.chdir(workspace.root.parent)
-                workspace.remove()
+        _run(_load(flow_run, load_flow), flow_run)
+
+
+def _load(flow_run: FlowRun, load: Callable[[FlowRun], Flow[..., Any]]) -> Flow[..., Any]:
+    try:
+        return load(flow_run)
+    except Exception as error:
+        flow_run_logger(flow_run=flow_run).error("The flow could not be loaded: %s", error, exc_info=True)
+        raise
+
+
+def _run(flow: Flow[..., Any], flow_run: FlowRun, code: Code | None = None) -> None:
+    workspace = workspaces.get(str(flow_run.id))
+    error_logger: Any = flow_run_logger(flow_run=flow_run)
+    if workspace is None:
+        _drive(flow, run_flow(flow, flow_run=flow_run, error_logger=error_logger))
+        return
+    _complete_path(workspace, flow)
+    keeper = keep_data(flow, flow_run, workspace, code)
+    try:
+        _drive(flow, run_flow(flow, flow_run=flow_run, error_logger=error_logger))
+    finally:
+        keeper.publish()
+        os.chdir(workspace.root.parent)
+        workspace.remove()
 
 
 def _complete_path(workspace: Workspace, flow: Flow[..., Any]) -> None:
@@ -77,15 +134,53 @@ def _complete_path(workspace: Workspace, flow: Flow[..., Any]) -> None:
             sys.path.insert(0, str(folder))
 
 
-def keep_data(flow: Flow[..., Any], flow_run: FlowRun, workspace: Workspace) -> None:
+def load_prepared(code: Code, flow_run: FlowRun) -> Flow[..., Any]:
+    """Load the flow from the workspace that the worker has got ready, and say what Prefect says when it pulls code."""
+    logger = flow_run_logger(flow_run=flow_run)
+    workspaces[str(flow_run.id)] = workspace = code.workspace()
+    logger.info("Running 1 deployment pull step(s)")
+    logger.info("Executing deployment step: release")
+    os.chdir(workspace.folder)
+    logger.info("Deployment step 'release' completed successfully")
+    emit_pulled(flow_run, code)
+    logger.info("All deployment steps completed successfully")
+    try:
+        return load_flow_from_entrypoint(code.entrypoint, use_placeholder_flow=False)
+    except MissingFlowError:
+        return load_function_and_convert_to_flow(code.entrypoint)
+
+
+def emit_pulled(flow_run: FlowRun, code: Code) -> None:
+    """Emit the event that Prefect emits after a pull step."""
+    emit_event(
+        event="prefect.flow-run.pull-step.executed",
+        resource={"prefect.resource.id": f"prefect.flow-run.{flow_run.id}"},
+        related=[
+            {
+                "prefect.resource.id": f"prefect.deployment.{flow_run.deployment_id}",
+                "prefect.resource.role": "deployment",
+            }
+        ],
+        payload={
+            "index": 0,
+            "qualified_name": PULL_STEP,
+            "step_name": PULL_STEP.rpartition(".")[2],
+            "id": None,
+            "inputs": {"store": code.block, "release": code.release},
+        },
+    )
+
+
+def keep_data(flow: Flow[..., Any], flow_run: FlowRun, workspace: Workspace, code: Code | None = None) -> _Keeper:
     """Wrap a flow's function so that its data is committed after it returned and before the run completes.
 
     Between these two lies the only moment that serves: earlier there is data to come, later a reader could see a
     Completed run without its data. A failed commit therefore fails the run.
     """
     settings = Settings.load()
-    keeper = _Keeper(settings, flow, flow_run, workspace)
+    keeper = _Keeper(settings, flow, flow_run, workspace, code)
     fn = flow.fn
+    aside = asyncio.to_thread
 
     if inspect.isasyncgenfunction(fn):
 
@@ -102,7 +197,7 @@ def keep_data(flow: Flow[..., Any], flow_run: FlowRun, workspace: Workspace) -> 
         async def wrapped(*args: Any, **kwargs: Any) -> Any:
             with keeper.attempt() as attempt:
                 result = await fn(*args, **kwargs)
-                await asyncio.to_thread(attempt.complete, result)
+                await aside(attempt.complete, result)
                 return result
 
     elif inspect.isgeneratorfunction(fn):
@@ -123,19 +218,36 @@ def keep_data(flow: Flow[..., Any], flow_run: FlowRun, workspace: Workspace) -> 
                 attempt.complete(result)
                 return result
 
-    flow.fn = wrapped
+    flow.fn = _at_home(wrapped, fn)
+    return keeper
+
+
+def _at_home(wrapper: Callable[..., Any], fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a wrapper that has the globals of what it wraps: Prefect looks up there what annotations name."""
+    function: Any = wrapper
+    home: dict[str, Any] = getattr(fn, "__globals__", function.__globals__)
+    moved = types.FunctionType(function.__code__, home, function.__name__, None, function.__closure__)
+    return functools.update_wrapper(moved, fn)
 
 
 class _Keeper:
     """Begins an attempt for every call of the run's flow function; a flow that calls itself is one attempt."""
 
-    def __init__(self, settings: Settings, flow: Flow[..., Any], flow_run: FlowRun, workspace: Workspace) -> None:
+    def __init__(
+        self, settings: Settings, flow: Flow[..., Any], flow_run: FlowRun, workspace: Workspace, code: Code | None
+    ) -> None:
         self.settings = settings
         self.flow = flow
         self.flow_run = flow_run
         self.workspace = workspace
-        self.store = store_of(settings, workspace.store)
-        self.deployment = _deployment_name(settings, flow, flow_run)
+        self.saved: tuple[RunRecord, Session] | None = None
+        self.store = open_store(code.store) if code else store_of(settings, workspace.store)
+        deployment = code.deployment if code else _deployment_name(settings, flow_run)
+        self.deployment = f"{flow.name}/{deployment}" if deployment else None
+
+    def __reduce__(self) -> tuple[type[_Elsewhere], tuple[()]]:
+        # A flow travels with its tasks into the processes of a task runner; the run's data is kept here.
+        return _Elsewhere, ()
 
     def attempt(self) -> _Attempt:
         context = FlowRunContext.get()
@@ -144,6 +256,28 @@ class _Keeper:
         called = context.parameters if context else self.flow_run.parameters
         parameters = self.flow.serialize_parameters(called or {})
         return _Attempt(self, run, parameters, nested=run.id != self.flow_run.id)
+
+    def publish(self) -> None:
+        """Show in the UI what was saved: when the run has completed, as nobody is to wait for that."""
+        if self.saved:
+            publish(Api(self.settings), *self.saved)
+
+
+class _Elsewhere:
+    """A keeper in another process than the run's: the flow is known there, and is no run of its own."""
+
+    def attempt(self) -> _Elsewhere:
+        """Begin nothing."""
+        return self
+
+    def __enter__(self) -> _Elsewhere:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        return
+
+    def complete(self, result: object) -> None:
+        """Commit nothing."""
 
 
 class _Attempt:
@@ -197,7 +331,7 @@ class _Attempt:
             size,
             self.session.store.url(self.session.order.folder),
         )
-        publish(Api(settings), record, self.session)
+        self.keeper.saved = record, self.session
 
     def __exit__(self, *_exc: object) -> None:
         if self.session is not None:
@@ -218,11 +352,10 @@ def _completes(result: object) -> bool:
     return True
 
 
-def _deployment_name(settings: Settings, flow: Flow[..., Any], flow_run: FlowRun) -> str | None:
+def _deployment_name(settings: Settings, flow_run: FlowRun) -> str | None:
     if flow_run.deployment_id is None:
         return None
-    deployment = Api(settings).request("GET", f"/deployments/{flow_run.deployment_id}")
-    return f"{flow.name}/{deployment['name']}"
+    return str(Api(settings).request("GET", f"/deployments/{flow_run.deployment_id}")["name"])
 
 
 def _drive(flow: Flow[..., Any], result: Any) -> None:

@@ -1,4 +1,4 @@
-"""Hooks of runs that crashed or were cancelled, run in a process of their own and never in the worker.
+"""Hooks of runs that crashed or were cancelled, run in processes of their own and never in the worker.
 
 Prefect's workers load the flow into themselves to run its `on_crashed` and `on_cancellation` hooks: user code in the
 process that looks after every other run, and without the release stamped on the run. Here a hook gets what the run got:
@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
@@ -20,16 +24,38 @@ from prefect.flow_engine import load_flow, load_flow_run
 from prefect.logging.loggers import flow_run_logger
 from prefect.runner._hook_runner import _run_hooks
 
+from shipway.prefect.starter import run_environment
+from shipway.worker.pool import Pool
+
+ENTRY = "shipway.prefect.hooks:run"
+
 HOOK_SECONDS = 300
 """How long the hooks of one run may take together."""
 
 
-class HooksInProcess:
-    """What Prefect's executor calls when a run crashed or is being cancelled (its `FlowRunHookRunner`)."""
+@dataclass(frozen=True)
+class Place:
+    """Where the hooks of a run are to run.
 
-    def __init__(self, environment: Mapping[str, str | None], folder: Path) -> None:
-        self._environment = {name: value for name, value in environment.items() if value is not None}
-        self._folder = folder
+    Attributes:
+        environment: environment variables of the run.
+        folder: folder of the run, which is there until its hooks have run.
+    """
+
+    environment: Mapping[str, str | None]
+    folder: Path
+
+
+class Hooks:
+    """What Prefect's executor calls when a run crashed or is being cancelled (its `FlowRunHookRunner`).
+
+    Attributes:
+        places: where the hooks of each run that is going on are to run.
+    """
+
+    def __init__(self, pool: Pool | None) -> None:
+        self.places: dict[UUID, Place] = {}
+        self._pool = pool
 
     async def run_cancellation_hooks(self, flow_run: FlowRun, state: State) -> None:
         """Run the flow's `on_cancellation` hooks."""
@@ -42,25 +68,50 @@ class HooksInProcess:
             await self._run(flow_run, "on_crashed_hooks")
 
     async def _run(self, flow_run: FlowRun, hooks: str) -> None:
-        argv = [sys.executable, "-m", "shipway.prefect.hooks", str(flow_run.id), hooks]
-        environment = {**self._environment, "PREFECT__FLOW_RUN_ID": str(flow_run.id)}
+        place = self.places.get(flow_run.id)
+        if place is None:
+            return
+        environment = run_environment(place.environment) | {"PREFECT__FLOW_RUN_ID": str(flow_run.id)}
         logger = flow_run_logger(flow_run)
+        with tempfile.TemporaryFile() as output:
+            try:
+                with anyio.fail_after(HOOK_SECONDS):
+                    status = await self._process(f"{flow_run.id} {hooks}", environment, place.folder, output.fileno())
+            except TimeoutError:
+                logger.warning("The hooks took over %d s and were stopped", HOOK_SECONDS)
+                return
+            except OSError as error:
+                logger.warning("The hooks could not be started: %s", error)
+                return
+            if status:
+                output.seek(0)
+                last = output.read().decode(errors="replace").strip().splitlines()[-1:]
+                logger.warning("The hooks could not be run: %s", "".join(last) or f"status {status}")
+
+    async def _process(self, argument: str, environment: dict[str, str], folder: Path, output: int) -> int:
+        """Run hooks in a fork of a template, else in a new process; return how it ended."""
+        nothing = os.open(os.devnull, os.O_RDWR)
         try:
-            with anyio.fail_after(HOOK_SECONDS):
-                done = await anyio.run_process(argv, env=environment, cwd=self._folder, check=False)
-        except TimeoutError:
-            logger.warning("The hooks took over %d s and were stopped", HOOK_SECONDS)
-        except OSError as error:
-            logger.warning("The hooks could not be started: %s", error)
-        else:
-            if done.returncode:
-                last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-                logger.warning("The hooks could not be run: %s", "".join(last) or f"status {done.returncode}")
+            descriptors = (nothing, output, output)
+            fork = self._pool and await self._pool.fork(ENTRY, argument, environment, str(folder), descriptors)
+            if fork:
+                try:
+                    return await fork.wait()
+                except BaseException:
+                    with suppress(ProcessLookupError):
+                        os.killpg(fork.pid, signal.SIGKILL)
+                    raise
+        finally:
+            os.close(nothing)
+        argv = [sys.executable, "-m", "shipway.prefect.hooks", argument]
+        done = await anyio.run_process(argv, env=environment, cwd=folder, stdout=output, stderr=output, check=False)
+        return done.returncode
 
 
-def main(run_id: UUID, hooks: str) -> None:
-    """Run the hooks of one kind of a run's flow."""
-    flow_run = load_flow_run(run_id)
+def run(argument: str) -> None:
+    """Run the hooks of a run's flow: `<flow run id> <attribute of the flow that holds them>`."""
+    run_id, _, hooks = argument.partition(" ")
+    flow_run = load_flow_run(UUID(run_id))
     flow = load_flow(flow_run)
     found = getattr(flow, hooks) or []
     if found and flow_run.state is not None:
@@ -68,6 +119,6 @@ def main(run_id: UUID, hooks: str) -> None:
 
 
 if __name__ == "__main__":
-    main(UUID(sys.argv[1]), sys.argv[2])
+    run(sys.argv[1])
     sys.stdout.flush()
     os.chdir("/")

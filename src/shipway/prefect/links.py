@@ -47,7 +47,7 @@ def publish(api: Api, record: RunRecord, session: Session) -> None:
         "description": "The run's record",
         "data": f"[{address}]({address})",
     }
-    for body in (table, link):
+    for body in (table, link) if rows else (link,):
         try:
             api.request("POST", "/artifacts/", body | {"flow_run_id": record.run_id})
         except ShipwayError as error:

@@ -1,48 +1,61 @@
-"""The Prefect worker of pool type `shipway`: Prefect's process worker, which starts our engine for each run."""
+"""The Prefect worker of pool type `shipway`: Prefect's process worker, whose runs are forked from warm templates."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import contextlib
-import os
-import signal
-import sys
-import threading
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import UUID
 
 import anyio
 from anyio.abc import TaskStatus
-from prefect.client.schemas.objects import FlowRun
-from prefect.runner._flow_run_executor import FlowRunExecutionResult, FlowRunExecutorContext
+from prefect._internal.observers import FlowRunSuspendingObserver
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import Abort
+from prefect.runner._flow_run_executor import FlowRunExecutionResult
 from prefect.runner._process_manager import ProcessHandle
-from prefect.runner._starter_engine import EngineCommandStarter
-from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
+from prefect.states import Pending
+from prefect.utilities.engine import propose_state
 from prefect.utilities.processutils import command_to_string, get_sys_executable
 from prefect.workers.process import ProcessJobConfiguration, ProcessVariables, ProcessWorker, ProcessWorkerResult
 
-from shipway.errors import ShipwayError
-from shipway.prefect.api import Api
-from shipway.prefect.apply import ensure_pool, ensure_queue
-from shipway.prefect.hooks import HooksInProcess
+from shipway.prefect import imports
+from shipway.prefect.environment import fingerprint
+from shipway.prefect.executor import Executors
+from shipway.prefect.handover import Preparations
+from shipway.prefect.heartbeats import beat, send
+from shipway.prefect.hooks import Hooks, Place
 from shipway.prefect.pool import POOL_TYPE
+from shipway.prefect.preload import CALLS, MODULES
+from shipway.prefect.scratch import Scratch, sweep
+from shipway.prefect.shortcuts import Reads, shortcuts
+from shipway.prefect.starter import OWN_VARIABLES, Starter, run_environment, settings_environment
+from shipway.prefect.wakeup import wake
 from shipway.settings import Settings
+from shipway.worker.fork import Fork
+from shipway.worker.pool import AVAILABLE, Pool
 
-QUERY_SECONDS = 1.0
-"""Time between polls for scheduled runs; one second costs the server about 5 % of a core (Prefect's default is 10)."""
+LABEL_SECONDS = 1.0
 
-READY = "worker ready"
-"""What the worker prints when it polls; the stack waits for it."""
+EXPECTED = 2
+"""Deployments whose imports were learnt last get their templates when the worker starts, before their first run."""
 
 
 class ShipwayJobConfiguration(ProcessJobConfiguration):
     """How one run is started: as Prefect's process worker does, with our engine unless a command is given."""
 
+    @classmethod
+    def _base_environment(cls) -> dict[str, str]:
+        return settings_environment()
+
     def prepare_for_flow_run(self, *args: Any, **kwargs: Any) -> None:
         """Fill in what depends on the run; the command is this interpreter's, whatever `python` on the path is."""
+        own_command = self.command is not None
         if self.command is None:
             self.command = command_to_string([get_sys_executable(), "-m", "shipway.prefect.engine"])
         # Idle OpenMP threads that spin make a training on a busy machine ten times slower (LightGBM issues 5039, 6728).
@@ -52,10 +65,44 @@ class ShipwayJobConfiguration(ProcessJobConfiguration):
         # People watch runs: lines that wait two seconds for company, Prefect's default, look like a run that hangs.
         self.env.setdefault("PREFECT_LOGGING_TO_API_BATCH_INTERVAL", "0.5")
         super().prepare_for_flow_run(*args, **kwargs)
+        # A command that somebody gave is started as it stands; only ours can be forked instead.
+        self._command_configured = own_command
+
+
+@dataclass
+class Live:
+    """A run that is going on.
+
+    Attributes:
+        flow_run: the run.
+        flow: its flow's name.
+        handle: its process, once it has one.
+        warm: whether it was forked.
+        since: when the worker took it up.
+        started: seconds from then until it had a process.
+        outcome: how it ended, in a word, once it has.
+        ended: set when its process has ended and its state is settled.
+    """
+
+    flow_run: FlowRun
+    flow: str
+    handle: ProcessHandle | None = None
+    warm: bool = False
+    since: datetime = field(default_factory=lambda: datetime.now(UTC))
+    started: float = 0.0
+    outcome: str = "not_started"
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class ShipwayWorker(ProcessWorker):
-    """A worker whose runs execute exactly the release stamped on them, and whose data is committed to the store."""
+    """A worker whose runs execute exactly the release stamped on them, and whose data is committed to the store.
+
+    Attributes:
+        live: the runs that are going on, by their ids.
+        draining: whether it takes up no more runs.
+        on_started: told when a run has a process.
+        on_ended: told when a run has ended.
+    """
 
     type = POOL_TYPE
     job_configuration = ShipwayJobConfiguration
@@ -65,81 +112,245 @@ class ShipwayWorker(ProcessWorker):
     _description = "Runs releases: verified code from S3, and every byte of run data back to it."
     _documentation_url = ""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take Prefect's arguments for workers."""
+        super().__init__(*args, **kwargs)
+        self.live: dict[UUID, Live] = {}
+        self.draining = False
+        self.on_started: Callable[[Live], None] = lambda _live: None
+        self.on_ended: Callable[[Live], None] = lambda _live: None
+        self._pool: Pool | None = None
+        self._polling = asyncio.Lock()
+        self._asked = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._starters: dict[UUID, Starter] = {}
+        self._submitting: dict[UUID, asyncio.Task[None]] = {}
+
+    async def setup(self) -> None:
+        """Connect, make the template that most runs need, then listen for runs."""
+        await super().setup()
+        stack = self._exit_stack
+        self._reads = Reads(self.client)
+        await asyncio.to_thread(sweep)
+        scratch = stack.enter_context(Scratch())
+        self._scratch = scratch.folder
+        self._settings = settings = Settings.load()
+        self._shortcuts = await asyncio.to_thread(shortcuts, settings, self._scratch)
+        self._preparations = Preparations(settings, self.client, self._scratch)
+        self._learnt = imports.Learnt(settings.cache_folder / "imports")
+        if AVAILABLE:
+            pool = Pool(
+                MODULES, CALLS, OWN_VARIABLES, keep=(scratch.lock,), stamp=fingerprint, note=self._logger.warning
+            )
+            self._pool = await stack.enter_async_context(pool)
+            environment = run_environment(self._shortcuts | _common_environment())
+            await pool.warm_up(environment)
+            for modules in self._learnt.recent(EXPECTED):
+                pool.expect(environment, modules)
+        self._executors = await stack.enter_async_context(Executors())
+        self._suspending = await stack.enter_async_context(FlowRunSuspendingObserver(on_suspended=self._suspend))
+        self._hooks = Hooks(self._pool)
+        seconds = settings_heartbeat()
+        self._tasks = [asyncio.create_task(beat(self._beating, seconds))] if seconds else []
+        self._tasks.append(asyncio.create_task(wake(self._pool_id, self._woken, self._logger)))
+
+    async def teardown(self, *exc_info: Any) -> None:
+        """End the runs that are still there, then disconnect."""
+        self.draining = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(self._executors.process_manager.kill(run) for run in list(self.live)))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                await asyncio.gather(*(each.ended.wait() for each in list(self.live.values())))
+        await super().teardown(*exc_info)
+
+    @property
+    def templates(self) -> int:
+        """How many templates are ready."""
+        return self._pool.templates if self._pool else 0
+
+    def _pool_id(self) -> UUID | None:
+        return self._work_pool.id if self._work_pool else None
+
+    def _woken(self) -> None:
+        """Poll because a run is due; events that come during a poll are answered by one more."""
+        if not self._asked and self._runs_task_group:
+            self._asked = True
+            self._runs_task_group.start_soon(self._look)
+
+    async def _look(self) -> None:
+        try:
+            await self.get_and_submit_flow_runs()
+        except Exception as error:  # noqa: BLE001 - the polling loop meets it too, and counts and reports it
+            self._logger.debug("Could not ask for runs: %s", error)
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """Take up the runs that are due, one poll at a time; none when the worker is about to end."""
+        async with self._polling:
+            self._asked = False
+            return [] if self.draining else await super().get_and_submit_flow_runs()
+
     async def run(
         self,
         flow_run: FlowRun,
         configuration: ProcessJobConfiguration,
         task_status: TaskStatus[int] | None = None,
     ) -> ProcessWorkerResult:
-        """Start one run and look after it until it ended; what Prefect's worker does, but for where hooks run."""
-        async with AsyncExitStack() as stack:
-            folder = configuration.working_dir or stack.enter_context(TemporaryDirectory(prefix="shipway-run-"))
-            folder = Path(folder).resolve()
-            context = await stack.enter_async_context(FlowRunExecutorContext())
-            starter = EngineCommandStarter(
-                command=configuration.command,
-                cwd=folder,
-                env=configuration.env,
-                stream_output=configuration.stream_output,
-                control_channel=context.control_channel,
-            )
-            executor = context.create_executor(
-                flow_run, starter, hook_runner=HooksInProcess(configuration.env, folder), propose_submitting=False
-            )
-            execution: FlowRunExecutionResult | None = None
+        """Start one run and look after it until it ended."""
+        flow = configuration._related_objects.get("flow")
+        live = self.live[flow_run.id] = Live(flow_run, flow.name if flow else "")
+        try:
+            with TemporaryDirectory(prefix="run-", dir=self._scratch, ignore_cleanup_errors=True) as scratch:
+                folder = Path(configuration.working_dir or scratch).resolve()
+                return await self._run(live, configuration, folder, task_status)
+        finally:
+            await self._preparations.end(flow_run.id)
+            del self.live[flow_run.id]
+            live.ended.set()
+            self.on_ended(live)
 
-            async def execute(*, task_status: TaskStatus[ProcessHandle]) -> None:
-                nonlocal execution
-                execution = await executor.submit(task_status=task_status)
+    async def _run(
+        self, live: Live, configuration: ProcessJobConfiguration, folder: Path, task_status: TaskStatus[int] | None
+    ) -> ProcessWorkerResult:
+        flow_run = live.flow_run
+        wishes = self._scratch / f"imports-{flow_run.id}"
+        configuration.env = {**self._shortcuts, **configuration.env, imports.VARIABLE: str(wishes)}
+        deployment = str(flow_run.deployment_id or flow_run.flow_id)
+        starter = Starter(
+            None if configuration._command_configured else self._pool,
+            self._learnt.modules(deployment),
+            configuration,
+            folder,
+            control=self._executors.control_channel,
+            preparations=self._preparations,
+            may_begin=self._submitting.pop(flow_run.id, None),
+        )
+        self._starters[flow_run.id] = starter
+        self._hooks.places[flow_run.id] = Place(configuration.env, folder)
+        executor = self._executors.create_executor(flow_run, starter, hook_runner=self._hooks, propose_submitting=False)
+        execution: FlowRunExecutionResult | None = None
 
+        async def execute(*, task_status: TaskStatus[ProcessHandle]) -> None:
+            nonlocal execution
+            execution = await executor.submit(task_status=task_status)
+
+        try:
             async with anyio.create_task_group() as group:
                 handle: ProcessHandle = await group.start(execute)
+                live.handle = handle
+                live.warm = isinstance(handle.raw_process, Fork)
+                live.started = (datetime.now(UTC) - live.since).total_seconds()
+                self.on_started(live)
+                if live.warm:
+                    send(flow_run, live.flow)
+                    self._watch(flow_run)
                 if task_status is not None and handle.pid is not None:
                     task_status.started(handle.pid)
+        finally:
+            # A process that was told to end has ended before the hooks of its cancellation are run.
+            await self._executors.cancellation(flow_run.id)
+            self._hooks.places.pop(flow_run.id, None)
+            self._starters.pop(flow_run.id, None)
+            self._suspending.remove_in_flight_flow_run_id(flow_run.id)
+            self._learnt.learn(deployment, wishes)
         if execution is None or execution.status_code is None:
             raise RuntimeError(f"run {flow_run.name} could not be started")
-        return ProcessWorkerResult(status_code=execution.status_code, identifier=str(execution.handle.pid))
+        live.outcome = self._executors.outcome(flow_run.id, execution.status_code)
+        status = 0 if self._executors.was_handed_back(flow_run.id) else execution.status_code
+        return ProcessWorkerResult(status_code=status, identifier=str(execution.handle.pid))
+
+    async def _submit_run(self, flow_run: FlowRun) -> None:
+        """Claim a run and start it, while its code is got ready."""
+        self._reads.begin()
+        if self._pool and self._pool.templates:
+            self._preparations.begin(flow_run)
+        try:
+            await super()._submit_run(flow_run)
+        finally:
+            if flow_run.id not in self.live:
+                await self._preparations.end(flow_run.id)
+
+    async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
+        """Claim a run, and note the state that it is claimed in: it holds what the run has been lent."""
+        logger = self.get_flow_run_logger(flow_run)
+        try:
+            state = await propose_state(self.client, Pending(), flow_run_id=flow_run.id)
+        except Abort as reason:
+            logger.info("The run is not started, the server has called it off: %s", reason)
+            return False
+        except Exception:
+            logger.exception("The run is not started, its state could not be changed")
+            return False
+        flow_run.state, flow_run.state_type, flow_run.state_name = state, state.type, state.name
+        if not state.is_pending():
+            logger.info("The run is not started, the server has put it into state %s", state.name)
+        return state.is_pending()
+
+    async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
+        # The run's process is made meanwhile; it begins when this is done.
+        self._submitting[flow_run.id] = asyncio.create_task(super()._propose_submitting_state(flow_run))
+
+    async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
+        # Nothing waits for the labels; the server has other things to do for this run first.
+        if self._runs_task_group:
+            self._runs_task_group.start_soon(self._label_later, flow_run_id)
+
+    async def _label_later(self, flow_run_id: UUID) -> None:
+        await asyncio.sleep(LABEL_SECONDS)
+        with suppress(Exception):
+            await super()._give_worker_labels_to_flow_run(flow_run_id)
+
+    def _watch(self, flow_run: FlowRun) -> None:
+        """Listen whether a run is to be suspended, from the state on in which it was claimed."""
+        # Prefect's own `watch_flow_run_id` asks the server for that state.
+        self._suspending._watches[flow_run.id] = watch = self._suspending._create_watch(flow_run.id)
+        watch.initialize(flow_run.state)
+
+    def _suspend(self, flow_run_id: UUID, state: State) -> None:
+        if starter := self._starters.get(flow_run_id):
+            starter.suspend(state)
+
+    def _beating(self) -> Iterable[tuple[FlowRun, str, int]]:
+        """Return the runs for which the worker gives signs of life; others have a thread of their own for it."""
+        return [
+            (live.flow_run, live.flow, live.handle.pid)
+            for live in self.live.values()
+            if live.warm and live.handle and live.handle.pid
+        ]
+
+    async def drain(self, seconds: float) -> None:
+        """Take up no more runs; let those that are going on finish, and hand back what has not after `seconds`."""
+        self.draining = True
+        if not self.live:
+            return
+        self._logger.info("Ending: %d runs may go on for %g s", len(self.live), seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*(live.ended.wait() for live in list(self.live.values())))
+        left = [live for live in self.live.values() if live.handle]
+        back = await asyncio.gather(*(self._executors.hand_back(live.flow_run) for live in left))
+        if any(back):
+            self._logger.info("Handed back %d runs; another worker starts them anew", sum(back))
 
 
-async def serve(pool: str, queues: list[str], limit: int | None, name: str | None = None) -> None:
-    """Poll a pool's queues (all of them when none is named) until SIGTERM or SIGINT, at most `limit` runs at once."""
-    with temporary_settings({PREFECT_WORKER_QUERY_SECONDS: QUERY_SECONDS}):
-        worker = ShipwayWorker(
-            work_pool_name=pool, work_queues=queues or None, limit=limit, name=name, create_pool_if_not_found=False
-        )
-        task = asyncio.create_task(worker.start(printer=lambda _text: print(READY, flush=True)))  # noqa: T201
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, task.cancel)
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+def _common_environment() -> dict[str, str | None]:
+    """Return the environment of a run of which nothing is known yet."""
+    configuration = ShipwayJobConfiguration.model_validate({})
+    configuration.env = {}
+    ShipwayJobConfiguration.prepare_for_flow_run(configuration, _nobody())
+    return {**configuration.env}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Start a worker from the command line; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m shipway.prefect.worker")
-    parser.add_argument("--pool", default="shipway", help="work pool, made when it does not exist")
-    parser.add_argument(
-        "--queue", action="append", default=[], help="queue to take runs from, made when it does not exist; repeatable"
-    )
-    parser.add_argument("--limit", type=int, default=None, help="most runs at once")
-    parser.add_argument("--name", default=None, help="the worker's name in the UI")
-    options = parser.parse_args(argv)
-    settings = Settings.load()
-    try:
-        api = Api(settings)
-        ensure_pool(api, options.pool)
-        for queue in options.queue:
-            ensure_queue(api, options.pool, queue)
-    except ShipwayError as error:
-        print(f"shipway: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    asyncio.run(serve(options.pool, options.queue, options.limit, options.name))
-    return 0
+def _nobody() -> FlowRun:
+    return FlowRun(flow_id=UUID(int=0), name="nobody")
 
 
-if __name__ == "__main__":
-    status = main()
-    sys.stdout.flush()
-    # Runs hand their output to threads that may still wait for it; the worker has nothing left to say.
-    os._exit(status) if threading.active_count() > 1 else sys.exit(status)
+def settings_heartbeat() -> int | None:
+    """Return the seconds between signs of life of a run, by Prefect's settings; None where there are to be none."""
+    from prefect.flow_engine import MINIMUM_HEARTBEAT_INTERVAL
+    from prefect.settings import get_current_settings
+
+    seconds = get_current_settings().flows.heartbeat_frequency
+    return None if seconds is None else max(int(seconds), MINIMUM_HEARTBEAT_INTERVAL)

@@ -131,17 +131,3 @@ def record_keys(store: Store, flow: str) -> Iterator[tuple[str, str, str]]:
     for info, match in sorted(found, key=lambda pair: pair[0].modified, reverse=True):
         if match:
             yield info.key, match["run"], match["id8"]
-
-
-def environment() -> dict[str, Any]:
-    """Return what a run ran on: interpreter, system, and every installed package with its version."""
-    # Not above: a command that reads a record has no use for them.
-    import platform
-    from importlib.metadata import distributions
-
-    packages = {dist.name: dist.version for dist in distributions() if dist.name}
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
-    }

@@ -20,7 +20,8 @@ from shipway.codec import encode
 from shipway.digest import sha256_file
 from shipway.errors import InputError
 from shipway.run.capture import Stamp, changed
-from shipway.run.record import RunRecord, environment, run_folder, write_record
+from shipway.run.environment import environment
+from shipway.run.record import RunRecord, run_folder, write_record
 from shipway.store.base import Store
 
 LOCAL = "shipway.prefect.local"

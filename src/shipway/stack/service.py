@@ -26,7 +26,7 @@ BUCKET = "shipway"
 
 SERVER, STORE, WORKER = "server", "store", "worker"
 
-GRACE = {SERVER: 15.0, STORE: 1.0, WORKER: 30.0}
+GRACE = {SERVER: 15.0, STORE: 1.0, WORKER: 45.0}
 """Seconds between SIGTERM and SIGKILL. The S3 server would take 15 s, waiting for streams among its own parts; it loses
 nothing when it is killed, and its clients have stopped before it."""
 
@@ -37,7 +37,7 @@ WORKER_READY = "worker ready"
 # The collector would only slow it down. The worker leaves without waiting for its threads, as its module does: they may
 # wait for the output of runs.
 _HELD_WORKER = (
-    "import gc, os, sys; gc.disable(); from shipway.prefect.worker import main; gc.freeze(); gc.enable(); "
+    "import gc, os, sys; gc.disable(); from shipway.prefect.serve import main; gc.freeze(); gc.enable(); "
     "sys.stdin.readline() or sys.exit(); status = main(); sys.stdout.flush(); os._exit(status)"
 )
 

@@ -1,0 +1,93 @@
+"""What a worker finds out once so that none of its runs has to, and what it does not ask twice."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import certifi
+from prefect.client.orchestration import PrefectClient
+from prefect.settings import get_current_settings
+
+from shipway.errors import ServerUnreachableError, ShipwayError
+from shipway.prefect.api import Api
+from shipway.settings import Settings
+
+FLOW_SECONDS = 60.0
+"""How long a flow's name is taken for true; it is shown beside events and changes nothing."""
+
+
+def shortcuts(settings: Settings, folder: Path) -> dict[str, str | None]:
+    """Return environment variables that spare runs requests and work whose outcome the worker knows.
+
+    Args:
+        settings: whose server it is.
+        folder: for a file that lasts as long as the worker.
+    """
+    # The worker has compared the versions when it connected.
+    found: dict[str, str | None] = {"PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false"}
+    if not _asks_for_tokens(settings):
+        found["PREFECT_CLIENT_CSRF_SUPPORT_ENABLED"] = "false"
+    api = get_current_settings().api
+    if settings.api_url.startswith("http://") and not api.ssl_cert_file:
+        # Every client reads the certificates that it might trust, 20 ms for all the world's, even where none is asked
+        # for one. A file with a single one takes a fiftieth of that.
+        path = folder / "certificates.pem"
+        mark = "-----END CERTIFICATE-----\n"
+        path.write_text(Path(certifi.where()).read_text().partition(mark)[0] + mark)
+        found["PREFECT_API_SSL_CERT_FILE"] = str(path)
+    return found
+
+
+def _asks_for_tokens(settings: Settings) -> bool:
+    """Tell whether the server wants a token with each request that changes something (CSRF protection)."""
+    try:
+        Api(settings).request("GET", f"/csrf-token?client={uuid4()}")
+    except ServerUnreachableError:
+        return True
+    except ShipwayError:
+        return False  # 422: it is switched off
+    return True
+
+
+class Reads:
+    """Answers a client's questions for a deployment once for each run that is submitted, and for a flow once a minute.
+
+    Args:
+        client: its methods are replaced.
+    """
+
+    def __init__(self, client: PrefectClient) -> None:
+        self._read_deployment = client.read_deployment
+        self._read_flow = client.read_flow
+        self._deployments: ContextVar[dict[UUID, asyncio.Task[Any]] | None] = ContextVar("deployments", default=None)
+        self._flows: dict[UUID, tuple[float, asyncio.Task[Any]]] = {}
+        client.read_deployment = self.deployment  # type: ignore[method-assign,assignment]
+        client.read_flow = self.flow  # type: ignore[method-assign]
+
+    def begin(self) -> None:
+        """Forget, in what follows in this task, which deployments were read."""
+        self._deployments.set({})
+
+    async def deployment(self, deployment_id: UUID) -> Any:
+        """Return a deployment."""
+        known = self._deployments.get()
+        if known is None:
+            return await self._read_deployment(deployment_id)
+        if deployment_id not in known:
+            known[deployment_id] = asyncio.create_task(self._read_deployment(deployment_id))
+        # Prefect changes what it gets.
+        return copy.deepcopy(await asyncio.shield(known[deployment_id]))
+
+    async def flow(self, flow_id: UUID) -> Any:
+        """Return a flow."""
+        since, task = self._flows.get(flow_id, (float("-inf"), None))
+        if task is None or time.monotonic() - since > FLOW_SECONDS or (task.done() and task.exception()):
+            task = asyncio.create_task(self._read_flow(flow_id))
+            self._flows[flow_id] = time.monotonic(), task
+        return copy.deepcopy(await asyncio.shield(task))
