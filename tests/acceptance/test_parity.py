@@ -1,0 +1,216 @@
+"""Whatever can be seen of a run is the same on a stock process worker and on ours."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shipway.prefect.api import Api
+from shipway.settings import Settings
+from tests.acceptance import parity
+from tests.acceptance.conftest import Shell, wait_until
+from tests.acceptance.parity import PATIENCE, STOCK, WARM, Case, Facts, Play, Seen, Watch
+
+HERE = Path(__file__).parent
+
+BESIDE = {
+    "raises.py": "raise ValueError('at import')\n",
+    "lacks.py": "import a_module_that_nobody_has\n",
+    "broken.py": "def (:\n",
+    "other.py": "from prefect import flow\n\n@flow\ndef other():\n    pass\n",
+    "leaves.py": "import sys\nsys.exit(5)\n",
+}
+"""Modules from which no flow can be loaded."""
+
+
+def cancel(play: Play) -> None:
+    play.arrive()
+    play.set_state("CANCELLING", "Cancelling")
+
+
+def cancel_at_once(play: Play) -> None:
+    play.set_state("CANCELLING", "Cancelling")
+
+
+def resume_paused(play: Play) -> None:
+    play.state("Paused")
+    play.resume()
+
+
+def resume_suspended(play: Play) -> None:
+    play.state("Suspended")
+    play.resume()
+
+
+def suspend(play: Play) -> None:
+    play.arrive()
+    play.set_state("PAUSED", "Suspended", pause_reschedule=True)
+    play.go()
+    # The process is to end before the run is started again, by which worker ever.
+    wait_until(lambda: ended(play), PATIENCE)
+    play.resume()
+
+
+def ended(play: Play) -> bool:
+    """Tell whether the worker has said that the run's process has ended."""
+    name = {"name": ["prefect.worker.executed-flow-run"]}
+    body = {"filter": {"event": name, "any_resource": {"id": [f"prefect.flow-run.{play.runs[0]}"]}}}
+    return bool(play.api.request("POST", "/events/filter", body)["total"])
+
+
+def one_too_many(play: Play) -> None:
+    play.arrive()
+    play.end(play.create())
+    play.go()
+
+
+CASES = [
+    Case("plain", "plain"),
+    Case("async-flow", "async_flow"),
+    Case("generator", "generator"),
+    Case("async-generator", "async_generator"),
+    Case("outer", "outer"),
+    Case("task-retries", "task_retries"),
+    Case("flow-retries", "flow_retries"),
+    Case("completes", "completes"),
+    Case("fails", "fails"),
+    Case("fails-by-task", "fails_by_task"),
+    Case("returns-failed", "returns_failed"),
+    Case("bad-hook", "hook_fails"),
+    Case("raises-at-import", "raises.py:main"),
+    Case("missing-module", "lacks.py:main"),
+    Case("broken-syntax", "broken.py:main"),
+    Case("missing-file", "nowhere.py:main"),
+    Case("missing-flow", "other.py:main"),
+    Case("exits-at-import", "leaves.py:main"),
+    Case("exits", "exits"),
+    Case("exits-hard", "exits_hard"),
+    Case("segfault", "segfault"),
+    Case("killed", "killed"),
+    Case("terminated", "terminated"),
+    Case("interrupted", "interrupted"),
+    Case("crashing-hook", "crashing_hook"),
+    Case("cancelled", "cancelled", cancel),
+    Case("cancelled-async", "cancelled_async", cancel),
+    Case("cancelled-before", "late", cancel_at_once, delay=60),
+    Case("pauses", "pauses", resume_paused),
+    Case("suspends", "suspends", resume_suspended),
+    Case("suspended", "suspended", suspend),
+    Case("threads", "threads"),
+    Case("processes", "processes"),
+    Case("environment", "environment", variables={"env": {"PARITY_GIVEN": "a value"}}),
+    Case(
+        "debug",
+        "environment",
+        variables={"env": {"PARITY_GIVEN": "another", "PREFECT_LOGGING_LEVEL": "DEBUG"}},
+    ),
+    Case(
+        "folder",
+        "folder",
+        variables={"working_dir": "FOLDER/SIDE"},
+    ),
+    Case("silent", "plain", variables={"stream_output": False}),
+    Case("order", "order", parameters={"order": {"item": "bolt", "count": 3}}),
+    Case(
+        "limited",
+        "limited",
+        one_too_many,
+        deployment={"concurrency_limit": 1, "concurrency_options": {"collision_strategy": "CANCEL_NEW"}},
+    ),
+    Case("late", "late", delay=3),
+    Case("logs", "logs"),
+]
+
+
+def deploy(api: Api, release: dict[str, Any], pool: str, case: Case, side: str) -> str:
+    """Make a deployment of a release that is there."""
+    flow = api.request("POST", "/flows/", {"name": f"{case.flow}"})
+    entrypoint = case.entrypoint if ":" in case.entrypoint else f"parity_flows.py:{case.entrypoint}"
+    body = {
+        "name": side,
+        "flow_id": flow["id"],
+        "entrypoint": entrypoint,
+        "work_pool_name": pool,
+        "version": release["version"],
+        "pull_steps": release["pull_steps"],
+        "enforce_parameter_schema": False,
+        **case.deployment,
+    }
+    made: str = api.request("POST", "/deployments/", body)["id"]
+    return made
+
+
+@contextmanager
+def stock_worker(project: Shell, pool: str, output: Path) -> Iterator[None]:
+    """A process worker of Prefect's, tuned well, in a pool of its own."""
+    prefect = [sys.executable, "-m", "prefect"]
+    environment = {**os.environ, **project.environment, "PREFECT_WORKER_QUERY_SECONDS": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    start = [*prefect, "worker", "start", "--pool", pool, "--type", "process", "--name", "stock-worker"]
+    with (
+        output.open("wb") as file,
+        subprocess.Popen(start, env=environment, cwd=project.folder, stdout=file, stderr=file) as worker,
+    ):
+        try:
+            yield
+        finally:
+            worker.terminate()
+
+
+def play_cases(project: Shell, cases: list[Case], folder: Path) -> dict[tuple[str, str], Facts | BaseException]:
+    """Play cases on both workers; return what can be seen of each."""
+    api = Api(Settings.load(project.folder, project.environment))
+    shutil.copy(HERE / "parity_flows.py", project.folder)
+    pools = {STOCK: f"stock-{folder.name}", WARM: "shipway"}
+    marks = folder / "marks"
+    for name, text in {**BESIDE, "marks.txt": str(marks)}.items():
+        (project.folder / name).write_text(text)
+    for side in pools:
+        (marks / side).mkdir(parents=True)
+    api.request("POST", "/work_pools/", {"name": pools[STOCK], "type": "process"})
+    with stock_worker(project, pools[STOCK], folder / "stock.log"):
+        # A worker gives its pool the template for jobs that all Prefect's pools of the type have.
+        wait_until(lambda: bool((api.pool(pools[STOCK]) or {})["base_job_template"]))
+        project.ok("deploy", "./parity_flows.py:plain", "-n", "release")
+        release = api.deployment("plain/release")
+        with Watch(api) as watch:
+            plays = [
+                Play(api, watch, case, side, deploy(api, release, pool, case, side), marks)
+                for case in cases
+                for side, pool in pools.items()
+            ]
+            played = parity.play_all(api, plays)
+        parity.settle(api, [run for runs in played.values() if isinstance(runs, list) for run in runs])
+        return {
+            key: runs if isinstance(runs, BaseException) else Seen(api, runs).facts() for key, runs in played.items()
+        }
+
+
+@pytest.fixture(scope="module")
+def seen(stack: Shell, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Facts | BaseException]:
+    """What can be seen of each case's runs, on each worker."""
+    folder = tmp_path_factory.mktemp("parity")
+    (folder / "project").mkdir()
+    project = Shell(folder / "project", {**stack.environment, "PREFECT_API_URL": api_url(stack)})
+    return play_cases(project, CASES, folder)
+
+
+def api_url(stack: Shell) -> str:
+    return Settings.load(stack.folder, {}).api_url
+
+
+@pytest.mark.parametrize("flow", [case.flow for case in CASES])
+def test_it_looks_the_same(flow: str, seen: dict[tuple[str, str], Facts | BaseException]) -> None:
+    stock, warm = seen[flow, STOCK], seen[flow, WARM]
+    assert not isinstance(stock, BaseException), stock
+    assert not isinstance(warm, BaseException), warm
+    differences = parity.compare(stock, warm)
+    assert not differences, "\n".join(differences)

