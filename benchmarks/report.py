@@ -45,12 +45,14 @@ class Table:
         headers: the columns; all but the first hold numbers.
         rows: the cells as text.
         goals: what it was to show.
+        remark: a sentence about what was found.
     """
 
     title: str
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     goals: tuple[Goal, ...]
+    remark: str = ""
 
     def markdown(self) -> str:
         """Return the table as Markdown, aligned so that it is read as easily on a terminal."""
@@ -59,8 +61,8 @@ class Table:
         first, *numbers = widths
         rule = f"|{'-' * (first + 2)}|" + "".join(f"{'-' * (width + 1)}:|" for width in numbers)
         text = [_row(self.headers, widths), rule, *(_row(row, widths) for row in self.rows)]
-        goals = "\n\n".join(map(str, self.goals))
-        return f"### {self.title}\n\n" + "\n".join(text) + f"\n\n{goals}\n"
+        below = "\n\n".join([*([self.remark] if self.remark else []), *map(str, self.goals)])
+        return f"### {self.title}\n\n" + "\n".join(text) + f"\n\n{below}\n"
 
 
 def section(name: str, tables: list[Table], load: float) -> str:

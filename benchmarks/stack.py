@@ -62,8 +62,8 @@ class Project:
 
 
 @contextmanager
-def running_stack() -> Iterator[Project]:
-    """Start a stack with a worker, and stop it in the end whatever happens."""
+def running_stack(*, worker: bool = True) -> Iterator[Project]:
+    """Start a stack, with a worker unless told otherwise, and stop it in the end whatever happens."""
     with tempfile.TemporaryDirectory(prefix="shipway-bench-") as name:
         home = Path(name) / "home"
         folder = Path(name) / "project"
@@ -71,7 +71,8 @@ def running_stack() -> Iterator[Project]:
         folder.mkdir()
         project = Project(folder, clean_environment(home, NO_COLOR="1"))
         try:
-            project.shipway("up", "--detach", "--port", free_port(), "--store-port", free_port())
+            without = () if worker else ("--no-worker",)
+            project.shipway("up", "--detach", "--port", free_port(), "--store-port", free_port(), *without)
             yield project
         finally:
             project.shipway("down")
