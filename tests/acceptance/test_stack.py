@@ -150,7 +150,7 @@ def test_the_ui_is_served_and_finds_its_api(stack: Shell) -> None:
 
 
 def test_logs_are_there_by_name(stack: Shell) -> None:
-    assert "worker ready" in stack.ok("logs", "worker")
+    assert "worker ready" in stack.ok("logs", "worker", "--lines", "100000")
     together = stack.ok("logs", "--lines", "1").splitlines()
     assert {line.split("|")[0].strip() for line in together} >= {"store", "supervisor", "worker"}
     assert "there are " in one_line(stack("logs", "nothing"), 4)

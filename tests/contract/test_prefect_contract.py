@@ -18,8 +18,9 @@ from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
 from shipway.deployment.step import PULL_STEP
 from shipway.prefect.block_types import S3, schema_document
+from shipway.prefect.configuration import ShipwayJobConfiguration
 from shipway.prefect.pool import POOL_TYPE, base_job_template
-from shipway.prefect.worker import ShipwayJobConfiguration, ShipwayWorker
+from shipway.prefect.worker import ShipwayWorker
 
 
 def test_the_version_is_one_that_was_tested() -> None:

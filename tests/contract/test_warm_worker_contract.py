@@ -26,13 +26,14 @@ from prefect.types._datetime import now
 from prefect.workers.base import BaseJobConfiguration, BaseWorker
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
+from shipway.prefect.configuration import ShipwayJobConfiguration
 from shipway.prefect.executor import _Killer, _Proposer
 from shipway.prefect.handover import Handover
 from shipway.prefect.heartbeats import EVENT
 from shipway.prefect.hooks import Hooks
 from shipway.prefect.preload import build_models
 from shipway.prefect.starter import Starter
-from shipway.prefect.worker import ShipwayJobConfiguration, ShipwayWorker
+from shipway.prefect.worker import ShipwayWorker
 from shipway.worker.fork import Fork
 
 

@@ -14,8 +14,16 @@ from prefect import __version__
 from prefect.client.schemas.objects import FlowRun
 from prefect.events import RelatedResource, emit_event
 from prefect.events.related import tags_as_related_resources
+from prefect.flow_engine import MINIMUM_HEARTBEAT_INTERVAL
+from prefect.settings import get_current_settings
 
 EVENT = "prefect.flow-run.heartbeat"
+
+
+def heartbeat_seconds() -> int | None:
+    """Return the seconds between signs of life of a run, by Prefect's settings; None where there are to be none."""
+    seconds = get_current_settings().flows.heartbeat_frequency
+    return None if seconds is None else max(int(seconds), MINIMUM_HEARTBEAT_INTERVAL)
 
 
 async def beat(live: Callable[[], Iterable[tuple[FlowRun, str, int]]], seconds: float) -> None:

@@ -21,20 +21,20 @@ from prefect.runner._flow_run_executor import FlowRunExecutionResult
 from prefect.runner._process_manager import ProcessHandle
 from prefect.states import Pending
 from prefect.utilities.engine import propose_state
-from prefect.utilities.processutils import command_to_string, get_sys_executable
 from prefect.workers.process import ProcessJobConfiguration, ProcessVariables, ProcessWorker, ProcessWorkerResult
 
 from shipway.prefect import imports
+from shipway.prefect.configuration import ShipwayJobConfiguration, common_environment
 from shipway.prefect.environment import fingerprint
 from shipway.prefect.executor import Executors
 from shipway.prefect.handover import Preparations
-from shipway.prefect.heartbeats import beat, send
+from shipway.prefect.heartbeats import beat, heartbeat_seconds, send
 from shipway.prefect.hooks import Hooks, Place
 from shipway.prefect.pool import POOL_TYPE
 from shipway.prefect.preload import CALLS, MODULES
 from shipway.prefect.scratch import Scratch, sweep
 from shipway.prefect.shortcuts import Reads, shortcuts
-from shipway.prefect.starter import OWN_VARIABLES, Starter, run_environment, settings_environment
+from shipway.prefect.starter import OWN_VARIABLES, Starter, run_environment
 from shipway.prefect.wakeup import wake
 from shipway.settings import Settings
 from shipway.worker.fork import Fork
@@ -44,29 +44,6 @@ LABEL_SECONDS = 1.0
 
 EXPECTED = 2
 """Deployments whose imports were learnt last get their templates when the worker starts, before their first run."""
-
-
-class ShipwayJobConfiguration(ProcessJobConfiguration):
-    """How one run is started: as Prefect's process worker does, with our engine unless a command is given."""
-
-    @classmethod
-    def _base_environment(cls) -> dict[str, str]:
-        return settings_environment()
-
-    def prepare_for_flow_run(self, *args: Any, **kwargs: Any) -> None:
-        """Fill in what depends on the run; the command is this interpreter's, whatever `python` on the path is."""
-        own_command = self.command is not None
-        if self.command is None:
-            self.command = command_to_string([get_sys_executable(), "-m", "shipway.prefect.engine"])
-        # Idle OpenMP threads that spin make a training on a busy machine ten times slower (LightGBM issues 5039, 6728).
-        self.env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        # What a script prints is for whoever watches it run, and that is the UI and `run --watch` now.
-        self.env.setdefault("PREFECT_LOGGING_LOG_PRINTS", "true")
-        # People watch runs: lines that wait two seconds for company, Prefect's default, look like a run that hangs.
-        self.env.setdefault("PREFECT_LOGGING_TO_API_BATCH_INTERVAL", "0.5")
-        super().prepare_for_flow_run(*args, **kwargs)
-        # A command that somebody gave is started as it stands; only ours can be forked instead.
-        self._command_configured = own_command
 
 
 @dataclass
@@ -143,14 +120,14 @@ class ShipwayWorker(ProcessWorker):
                 MODULES, CALLS, OWN_VARIABLES, keep=(scratch.lock,), stamp=fingerprint, note=self._logger.warning
             )
             self._pool = await stack.enter_async_context(pool)
-            environment = run_environment(self._shortcuts | _common_environment())
+            environment = run_environment(self._shortcuts | common_environment())
             await pool.warm_up(environment)
             for modules in self._learnt.recent(EXPECTED):
                 pool.expect(environment, modules)
         self._executors = await stack.enter_async_context(Executors())
         self._suspending = await stack.enter_async_context(FlowRunSuspendingObserver(on_suspended=self._suspend))
         self._hooks = Hooks(self._pool)
-        seconds = settings_heartbeat()
+        seconds = heartbeat_seconds()
         self._tasks = [asyncio.create_task(beat(self._beating, seconds))] if seconds else []
         self._tasks.append(asyncio.create_task(wake(self._pool_id, self._woken, self._logger)))
 
@@ -333,24 +310,3 @@ class ShipwayWorker(ProcessWorker):
         back = await asyncio.gather(*(self._executors.hand_back(live.flow_run) for live in left))
         if any(back):
             self._logger.info("Handed back %d runs; another worker starts them anew", sum(back))
-
-
-def _common_environment() -> dict[str, str | None]:
-    """Return the environment of a run of which nothing is known yet."""
-    configuration = ShipwayJobConfiguration.model_validate({})
-    configuration.env = {}
-    ShipwayJobConfiguration.prepare_for_flow_run(configuration, _nobody())
-    return {**configuration.env}
-
-
-def _nobody() -> FlowRun:
-    return FlowRun(flow_id=UUID(int=0), name="nobody")
-
-
-def settings_heartbeat() -> int | None:
-    """Return the seconds between signs of life of a run, by Prefect's settings; None where there are to be none."""
-    from prefect.flow_engine import MINIMUM_HEARTBEAT_INTERVAL
-    from prefect.settings import get_current_settings
-
-    seconds = get_current_settings().flows.heartbeat_frequency
-    return None if seconds is None else max(int(seconds), MINIMUM_HEARTBEAT_INTERVAL)

@@ -1,0 +1,220 @@
+"""A run's data, kept by the flow's own call: committed after the function has returned, before the run completes."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.context import FlowRunContext
+from prefect.flows import Flow
+from prefect.futures import PrefectFuture
+from prefect.logging.loggers import flow_run_logger
+
+from shipway.prefect.api import Api
+from shipway.prefect.handover import Code
+from shipway.prefect.links import publish
+from shipway.prefect.stores import store_of
+from shipway.run.record import RunRecord
+from shipway.run.session import Order, Session, activate
+from shipway.run.workspace import Workspace
+from shipway.settings import Settings
+from shipway.store.opening import open_store
+
+OPENER = "shipway.prefect.keeper:open_block"
+
+
+def open_block(block: str) -> Any:
+    """Open a store by its block's name; a run's child processes call this."""
+    return store_of(Settings.load(), block)
+
+
+def keep_data(flow: Flow[..., Any], flow_run: FlowRun, workspace: Workspace, code: Code | None = None) -> _Keeper:
+    """Wrap a flow's function so that its data is committed after it returned and before the run completes.
+
+    Between these two lies the only moment that serves: earlier there is data to come, later a reader could see a
+    Completed run without its data. A failed commit therefore fails the run.
+    """
+    settings = Settings.load()
+    keeper = _Keeper(settings, flow, flow_run, workspace, code)
+    fn = flow.fn
+    aside = asyncio.to_thread
+
+    if inspect.isasyncgenfunction(fn):
+
+        @functools.wraps(fn)
+        async def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with keeper.attempt() as attempt:
+                async for item in fn(*args, **kwargs):
+                    yield item
+                attempt.complete(None)
+
+    elif inspect.iscoroutinefunction(fn):
+
+        @functools.wraps(fn)
+        async def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with keeper.attempt() as attempt:
+                result = await fn(*args, **kwargs)
+                await aside(attempt.complete, result)
+                return result
+
+    elif inspect.isgeneratorfunction(fn):
+
+        @functools.wraps(fn)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with keeper.attempt() as attempt:
+                result = yield from fn(*args, **kwargs)
+                attempt.complete(None)
+                return result
+
+    else:
+
+        @functools.wraps(fn)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with keeper.attempt() as attempt:
+                result = fn(*args, **kwargs)
+                attempt.complete(result)
+                return result
+
+    flow.fn = _at_home(wrapped, fn)
+    return keeper
+
+
+def _at_home(wrapper: Callable[..., Any], fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a wrapper that has the globals of what it wraps: Prefect looks up there what annotations name."""
+    function: Any = wrapper
+    home: dict[str, Any] = getattr(fn, "__globals__", function.__globals__)
+    moved = types.FunctionType(function.__code__, home, function.__name__, None, function.__closure__)
+    return functools.update_wrapper(moved, fn)
+
+
+class _Keeper:
+    """Begins an attempt for every call of the run's flow function; a flow that calls itself is one attempt."""
+
+    def __init__(
+        self, settings: Settings, flow: Flow[..., Any], flow_run: FlowRun, workspace: Workspace, code: Code | None
+    ) -> None:
+        self.settings = settings
+        self.flow = flow
+        self.flow_run = flow_run
+        self.workspace = workspace
+        self.saved: tuple[RunRecord, Session] | None = None
+        self.store = open_store(code.store) if code else store_of(settings, workspace.store)
+        deployment = code.deployment if code else _deployment_name(settings, flow_run)
+        self.deployment = f"{flow.name}/{deployment}" if deployment else None
+
+    def __reduce__(self) -> tuple[type[_Elsewhere], tuple[()]]:
+        # A flow travels with its tasks into the processes of a task runner; the run's data is kept here.
+        return _Elsewhere, ()
+
+    def attempt(self) -> _Attempt:
+        context = FlowRunContext.get()
+        run = context.flow_run if context and context.flow_run else self.flow_run
+        # With the defaults of what nobody gave: a record says what the function was called with.
+        called = context.parameters if context else self.flow_run.parameters
+        parameters = self.flow.serialize_parameters(called or {})
+        return _Attempt(self, run, parameters, nested=run.id != self.flow_run.id)
+
+    def publish(self) -> None:
+        """Show in the UI what was saved: when the run has completed, as nobody is to wait for that."""
+        if self.saved:
+            publish(Api(self.settings), *self.saved)
+
+
+class _Elsewhere:
+    """A keeper in another process than the run's: the flow is known there, and is no run of its own."""
+
+    def attempt(self) -> _Elsewhere:
+        """Begin nothing."""
+        return self
+
+    def __enter__(self) -> _Elsewhere:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        return
+
+    def complete(self, result: object) -> None:
+        """Commit nothing."""
+
+
+class _Attempt:
+    """One call of the flow function, from its first line to the commit of its data."""
+
+    def __init__(self, keeper: _Keeper, run: FlowRun, parameters: dict[str, Any], *, nested: bool) -> None:
+        self.keeper = keeper
+        self.run = run
+        self.parameters = parameters
+        self.nested = nested
+        self.session: Session | None = None
+
+    def __enter__(self) -> _Attempt:
+        if not self.nested:
+            due = self.run.expected_start_time
+            order = Order(
+                run_id=str(self.run.id),
+                run_name=self.run.name,
+                flow=self.keeper.flow.name,
+                deployment=self.keeper.deployment,
+                attempt=max(self.run.run_count, 1),
+                release=str(self.keeper.workspace.version),
+                parameters=self.parameters,
+                scheduled=due.isoformat() if due else "1970-01-01T00:00:00+00:00",
+                store=self.keeper.workspace.store,
+                opener=OPENER,
+            )
+            self.session = Session.begin(order, self.keeper.workspace.root, self.keeper.store)
+            activate(self.session)
+        return self
+
+    def complete(self, result: object) -> None:
+        """Commit the attempt's data, unless what the function returned makes the run fail."""
+        if self.session is None or not _completes(result):
+            return
+        logger = flow_run_logger(flow_run=self.run)
+        settings = self.keeper.settings
+        left_out = self.session.capture(
+            self.keeper.workspace.folder,
+            self.keeper.workspace.before,
+            max_bytes=settings.capture_max_bytes,
+            max_files=settings.capture_max_files,
+        )
+        for reason in left_out:
+            logger.warning("Not saved: %s", reason)
+        record = self.session.commit()
+        size = sum(artifact.bytes for artifact in record.artifacts)
+        logger.info(
+            "Saved %s, %d bytes, to %s",
+            "1 object" if len(record.artifacts) == 1 else f"{len(record.artifacts)} objects",
+            size,
+            self.session.store.url(self.session.order.folder),
+        )
+        self.keeper.saved = record, self.session
+
+    def __exit__(self, *_exc: object) -> None:
+        if self.session is not None:
+            activate(None)
+            self.session.close()
+
+
+def _completes(result: object) -> bool:
+    """Tell whether a flow that returned `result` will be Completed, by Prefect's rule: no failed state among it."""
+    items: Iterable[object] = result if isinstance(result, list | tuple | set) else [result]
+    for item in items:
+        state = item.state if isinstance(item, PrefectFuture) else item
+        if isinstance(item, PrefectFuture):
+            item.wait()
+            state = item.state
+        if isinstance(state, State) and not state.is_completed():
+            return False
+    return True
+
+
+def _deployment_name(settings: Settings, flow_run: FlowRun) -> str | None:
+    if flow_run.deployment_id is None:
+        return None
+    return str(Api(settings).request("GET", f"/deployments/{flow_run.deployment_id}")["name"])
