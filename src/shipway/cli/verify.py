@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shipway.cli.output import epilog, json_option, print_json, print_table, progress, size
+from shipway.cli.output import epilog, json_option, print_json, print_table, progress, say, size
 from shipway.errors import IntegrityError
 from shipway.settings import Settings
 
@@ -51,7 +51,9 @@ def command(block: str | None, as_json: bool) -> None:
             hint="docs/howto/reclaim-space.md says how to mend that",
         )
     if not as_json:
-        click.echo("All is well.")
+        click.echo("All is well." if report.deployments + report.runs else "This store holds no deployment and no run.")
+    if not block and not report.deployments:
+        say("Note: a deployment's store is the block that its file names; -sb TYPE/NAME chooses that one.")
 
 
 def _count(number: int, noun: str) -> str:
