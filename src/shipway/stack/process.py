@@ -17,6 +17,8 @@ from shipway.stack.service import Service
 LOG_LIMIT = 10 * 1024 * 1024
 """A log of this size is put aside, replacing the one put aside before, when its service starts."""
 OUTPUT_LIMIT = 64 * 1024
+GONE_SECONDS = 10.0
+"""How long a killed process may take to be gone; only one that the kernel itself holds up takes longer."""
 
 
 class Child:
@@ -99,7 +101,9 @@ def stop_leftover(process: ProcessFacts, grace: float) -> bool:
     while process.alive and time.monotonic() < deadline:
         time.sleep(0.05)
     _signal_group(process.pid, signal.SIGKILL)
-    while process.alive:
+    # A signal is only on its way when it has been sent: whoever comes next needs the ports of all that got it.
+    deadline = time.monotonic() + GONE_SECONDS
+    while (process.alive or _group_lives(process.pid)) and time.monotonic() < deadline:
         time.sleep(0.01)
     return True
 
@@ -118,6 +122,17 @@ def _pid_is_free(pid: int) -> bool:
         return True
     except PermissionError:
         pass
+    return False
+
+
+def _group_lives(number: int) -> bool:
+    """Whether a process group has a process that is more than a zombie."""
+    import psutil
+
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, psutil.Error):
+            if os.getpgid(process.pid) == number and process.status() != psutil.STATUS_ZOMBIE:
+                return True
     return False
 
 
