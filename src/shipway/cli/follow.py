@@ -42,6 +42,7 @@ def watch_run(api: Api, run_id: str, *, settings: Settings) -> dict[str, Any]:
 
 def run_facts(api: Api, run: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """Return what is known of a run: the server's part and, where it completed, its record."""
+    from shipway.prefect.labels import release_of
     from shipway.prefect.runs import data_folder, store_block
     from shipway.prefect.stores import store_of
     from shipway.run.record import find_record
@@ -52,7 +53,7 @@ def run_facts(api: Api, run: dict[str, Any], settings: Settings) -> dict[str, An
         "flow": run["flow_name"],
         "state": run["state_name"],
         "message": (run.get("state") or {}).get("message"),
-        "release": run.get("deployment_version"),
+        "release": release_of(run),
         "parameters": run["parameters"],
         "seconds": round(run["total_run_time"], 3),
         "page": f"{api.ui_url}/runs/flow-run/{run['id']}",

@@ -7,6 +7,7 @@ from datetime import datetime
 import click
 
 from shipway.cli.output import epilog, json_option, print_json, print_table, say
+from shipway.prefect.labels import release_of
 from shipway.settings import Settings
 
 
@@ -39,7 +40,7 @@ def command(deployment: str | None, state: str | None, limit: int, as_json: bool
             "total_run_time",
             "parameters",
         )
-        print_json([{key: row.get(key) for key in keys} | {"release": row.get("deployment_version")} for row in rows])
+        print_json([{key: row.get(key) for key in keys} | {"release": release_of(row)} for row in rows])
     elif not rows:
         say("There are no such runs.")
     else:
@@ -63,4 +64,4 @@ def _local(time: str) -> str:
 
 
 def _short(row: dict[str, object]) -> str:
-    return str(row.get("deployment_version") or "").partition(".")[2][:12]
+    return str(release_of(row) or "").partition(".")[2][:12]

@@ -20,6 +20,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from shipway.deployment.step import PULL_STEP
 from shipway.manifest import Version
+from shipway.prefect.labels import release_of
 from shipway.prefect.stores import store_config
 from shipway.release.cache import Cache
 from shipway.run.capture import snapshot
@@ -137,7 +138,8 @@ class Preparations:
             await asyncio.to_thread(hold.close)
 
     async def _prepare(self, flow_run: FlowRun, hold: ExitStack) -> Code | None:
-        if flow_run.deployment_id is None or not flow_run.deployment_version:
+        release = release_of({"labels": flow_run.labels, "deployment_version": flow_run.deployment_version})
+        if flow_run.deployment_id is None or not release:
             return None
         deployment = await self._client.read_deployment(flow_run.deployment_id)
         step = our_step(deployment.pull_steps)
@@ -145,7 +147,7 @@ class Preparations:
             return None
         block = str(step["store"])
         config = await self._recent(block, lambda: asyncio.to_thread(store_config, self._settings, block))
-        version = Version.parse(flow_run.deployment_version)
+        version = Version.parse(release)
         workspace = await asyncio.to_thread(self._check_out, version, block, config)
         hold.callback(workspace.remove)
         return Code(str(workspace.root), str(version), block, config, deployment.entrypoint, deployment.name)

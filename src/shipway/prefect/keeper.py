@@ -17,15 +17,18 @@ from prefect.logging.loggers import flow_run_logger
 
 from shipway.prefect.api import Api
 from shipway.prefect.handover import Code
+from shipway.prefect.labels import AFTER, REPRODUCES, RESUMES, label
 from shipway.prefect.links import publish
 from shipway.prefect.stores import store_of
+from shipway.run.order import Order
 from shipway.run.record import RunRecord
-from shipway.run.session import Order, Session, activate
+from shipway.run.session import Session, activate
 from shipway.run.workspace import Workspace
 from shipway.settings import Settings
 from shipway.store.opening import open_store
 
 OPENER = "shipway.prefect.keeper:open_block"
+TURN = "shipway.prefect.runs:wait_for_end"
 
 
 def open_block(block: str) -> Any:
@@ -155,6 +158,7 @@ class _Attempt:
     def __enter__(self) -> _Attempt:
         if not self.nested:
             due = self.run.expected_start_time
+            asked = {"labels": self.run.labels}
             order = Order(
                 run_id=str(self.run.id),
                 run_name=self.run.name,
@@ -166,6 +170,10 @@ class _Attempt:
                 scheduled=due.isoformat() if due else "1970-01-01T00:00:00+00:00",
                 store=self.keeper.workspace.store,
                 opener=OPENER,
+                reproduces=label(asked, REPRODUCES),
+                resumes=label(asked, RESUMES),
+                after=label(asked, AFTER),
+                turn=TURN,
             )
             self.session = Session.begin(order, self.keeper.workspace.root, self.keeper.store)
             activate(self.session)
@@ -185,7 +193,7 @@ class _Attempt:
         )
         for reason in left_out:
             logger.warning("Not saved: %s", reason)
-        record = self.session.commit()
+        record = self.session.commit(self.session.record())
         size = sum(artifact.bytes for artifact in record.artifacts)
         logger.info(
             "Saved %s, %d bytes, to %s",

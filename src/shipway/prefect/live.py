@@ -9,6 +9,7 @@ from shipway.deployment.history import pointer_key
 from shipway.errors import IntegrityError
 from shipway.manifest import Version
 from shipway.prefect.api import PAGE, Api
+from shipway.prefect.labels import release_of
 from shipway.run.upkeep import Live
 
 NOT_ENDED = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING"]
@@ -24,7 +25,7 @@ def live(api: Api) -> Live:
     stamps: set[object] = set()
     runs: set[str] = set()
     for run in _runs(api):
-        stamps.add(run.get("deployment_version"))
+        stamps |= {run.get("deployment_version"), release_of(run)}
         runs.add(run["id"].replace("-", "")[-8:])
     # After the runs: one that is created meanwhile is stamped with what its deployment has, or had a moment ago.
     deployments = api.deployments()

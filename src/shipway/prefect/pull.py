@@ -13,6 +13,7 @@ from typing import Any
 from shipway.errors import InputError
 from shipway.manifest import Version
 from shipway.prefect.api import Api
+from shipway.prefect.labels import release_of
 from shipway.prefect.stores import store_of
 from shipway.release.cache import Cache
 from shipway.run.workspace import Workspace, open_workspace
@@ -41,7 +42,7 @@ def release(store: str, release: str | None = None) -> dict[str, Any]:
     """
     settings = Settings.load()
     run_id = os.environ.get("PREFECT__FLOW_RUN_ID")
-    stamp = Api(settings).request("GET", f"/flow_runs/{run_id}").get("deployment_version") if run_id else None
+    stamp = release_of(Api(settings).request("GET", f"/flow_runs/{run_id}")) if run_id else None
     if stamp is None and release is None:
         raise InputError("the run carries no release", hint="apply the deployment again, then start a new run")
     version = Version.parse(stamp or release)

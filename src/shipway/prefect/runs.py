@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -49,12 +49,30 @@ class Happening:
 
 
 def create_run(
-    api: Api, deployment: Mapping[str, Any], parameters: Mapping[str, Any], *, tags: list[str], name: str | None
+    api: Api,
+    deployment: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    *,
+    tags: Sequence[str] = (),
+    name: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    idempotency_key: str | None = None,
 ) -> dict[str, Any]:
-    """Create a run of a deployment, due now."""
-    body: dict[str, Any] = {"parameters": dict(parameters), "tags": tags, "state": {"type": "SCHEDULED"}}
-    if name:
-        body["name"] = name
+    """Create a run of a deployment, due now.
+
+    Args:
+        api: where.
+        deployment: as the API describes it.
+        parameters: over those of the deployment.
+        tags: beside those of the deployment.
+        name: of the run; by default the server makes one up.
+        labels: what else is asked for; see `shipway.prefect.labels`.
+        idempotency_key: a run that was created with the same one is returned instead of a new one.
+    """
+    body: dict[str, Any] = {"parameters": dict(parameters), "tags": list(tags), "state": {"type": "SCHEDULED"}}
+    body |= {"name": name} if name else {}
+    body |= {"labels": dict(labels)} if labels else {}
+    body |= {"idempotency_key": idempotency_key} if idempotency_key else {}
     created: dict[str, Any] = api.request("POST", f"/deployments/{deployment['id']}/create_flow_run", body)
     return created
 
@@ -168,6 +186,26 @@ def follow(api: Api, run_id: str, tell: Callable[[Happening], None]) -> dict[str
         if final and (complete or settled >= SETTLE_SECONDS):
             return run
         settled += POLL_SECONDS if final else 0.0
+        time.sleep(POLL_SECONDS)
+
+
+def wait_for_end(run_id: str) -> None:
+    """Wait until a run has ended, however; one that is not there any more has.
+
+    Raises:
+        ServerUnreachableError: the server stayed away for `PATIENCE_SECONDS`.
+    """
+    api = Api(Settings.load())
+    patience = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            run = api.find(f"/flow_runs/{run_id}")
+            if run is None or run["state_type"] in FINAL:
+                return
+            patience = time.monotonic() + PATIENCE_SECONDS
+        except ServerUnreachableError:
+            if time.monotonic() > patience:
+                raise
         time.sleep(POLL_SECONDS)
 
 

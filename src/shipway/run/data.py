@@ -16,6 +16,7 @@ from shipway.codec import codec_named
 from shipway.errors import InputError, NotFoundError
 from shipway.run.fetch import download
 from shipway.run.record import RunRecord, read_record, record_keys
+from shipway.run.references import run_of
 from shipway.run.session import Session, current
 from shipway.store.base import Store
 
@@ -71,13 +72,14 @@ def load(name: str, run: str | None = None, *, flow: str | None = None, store: S
     session = current()
     if session is None and (flow is None or store is None):
         raise InputError("load() outside a run needs flow= and store=", hint="or use `shipway get RUN ARTIFACT`")
-    if run is None and flow is None and session is not None and (own := session.artifacts().get(name)):
+    if run is None and flow is None and session is not None and (own := session.own(name)):
         return read_artifact(session.store, own, session.artifacts())
     where = store or _session("load").store
-    record = _find(where, flow or _session("load").order.flow, run, name)
+    asked = "" if run is None and flow is None else f"{flow or ''}/{run or ''}"
+    record = _repeated(session, name, asked) or _find(where, flow or _session("load").order.flow, run, name)
     artifact = record.artifact(name)
     if session is not None:
-        session.note_input(artifact, record.run_id)
+        session.note_input(artifact, record.run_id, asked=asked)
     return read_artifact(where, artifact, {item.name: item for item in record.artifacts})
 
 
@@ -111,6 +113,15 @@ def _session(what: str) -> Session:
             f"{what}() works inside a run only", hint="deploy the flow and start it with `shipway run FLOW/NAME`"
         )
     return session
+
+
+def _repeated(session: Session | None, name: str, asked: str) -> RunRecord | None:
+    """Return the record that the run which this one repeats got `name` from, when it asked in the same words."""
+    before = session.repeated() if session else None
+    if session is None or before is None:
+        return None
+    found = [item["key"] for item in before.inputs if (item["name"], item.get("asked", "")) == (name, asked)]
+    return read_record(session.store, f"{run_of(found[0])}/run.json") if found else None
 
 
 def _find(store: Store, flow: str, run: str | None, name: str) -> RunRecord:

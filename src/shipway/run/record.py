@@ -32,10 +32,15 @@ class RunRecord:
         release: `<epoch>.<release-id>` of the code, or None where no release ran.
         parameters: what the flow was called with.
         artifacts: what was saved, by name or found in the working folder.
-        inputs: what was loaded from other runs: `name`, `run`, `key`, `sha256`.
+        inputs: what was loaded from other runs: `kind` (`artifact`, or `model` for one that was asked for as such),
+            `name`, `run`, `key`, `sha256`, `asked` (the words, where the name alone did not say which).
         metrics: numbers by name.
         environment: interpreter, system and packages with their versions.
         timings: `scheduled`, `started` and `ended`, in UTC, ISO 8601.
+        models: versions of models that the run made.
+        reads: files of the release that the run read: `path`, `sha256`.
+        reproduces: folder in the store of the run that this one repeats.
+        resumes: id of the failed run whose completed tasks were not done again.
     """
 
     run_id: str
@@ -50,6 +55,10 @@ class RunRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     timings: Mapping[str, str] = field(default_factory=dict)
+    models: tuple[Mapping[str, Any], ...] = ()
+    reads: tuple[Mapping[str, str], ...] = ()
+    reproduces: str | None = None
+    resumes: str | None = None
 
     def to_bytes(self) -> bytes:
         """Encode as JSON for people and programs."""
@@ -105,7 +114,8 @@ def read_record(store: Store, key: str) -> RunRecord:
         if document.pop("version") != FORMAT:
             raise ValueError("of an unknown version; a newer Shipway wrote it")
         artifacts = tuple(Artifact.from_json(item) for item in document.pop("artifacts"))
-        return RunRecord(artifacts=artifacts, inputs=tuple(document.pop("inputs")), **document)
+        lists: dict[str, Any] = {name: tuple(document.pop(name, ())) for name in ("inputs", "models", "reads")}
+        return RunRecord(artifacts=artifacts, **lists, **document)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"{store.url(key)} is not a run record: {error}") from None
 

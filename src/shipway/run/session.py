@@ -1,4 +1,4 @@
-"""A session: one attempt of one run, as the code inside it sees it. Everything it notes goes through its journal."""
+"""A session: one attempt of one run, as the code inside it sees it. Everything it notes goes into its journal."""
 
 from __future__ import annotations
 
@@ -9,82 +9,60 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from shipway.artifact import Artifact, check_name, key_path
 from shipway.codec import encode
 from shipway.digest import sha256_file
-from shipway.errors import InputError
+from shipway.errors import InputError, StoreError
 from shipway.run.capture import Stamp, changed
 from shipway.run.environment import environment
-from shipway.run.record import RunRecord, run_folder, write_record
+from shipway.run.journal import Journal
+from shipway.run.order import Order
+from shipway.run.record import RunRecord, read_record, write_record
+from shipway.run.uploads import Uploads
 from shipway.store.base import Store
 
 LOCAL = "shipway.prefect.local"
 """Module whose `session()` knows of flow runs that no worker started; a string, as it stands above this floor."""
 
+LOOK_SECONDS = 0.02
+
 VARIABLE = "SHIPWAY_RUN_FOLDER"
 """Environment variable that tells a run's child processes where its session lies."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a session is about; written to a file for child processes, so it holds no secret.
-
-    Attributes:
-        run_id: Prefect's flow run id.
-        run_name: the run's name.
-        flow: the flow's name.
-        deployment: `FLOW/NAME`, or None.
-        attempt: which attempt this is, from 1.
-        release: `<epoch>.<release-id>`, or None.
-        parameters: what the flow is called with, as JSON.
-        scheduled: when the run was due, in UTC, ISO 8601.
-        store: block that the data goes to.
-        opener: `module:function` that opens a block by name.
-    """
-
-    run_id: str
-    run_name: str
-    flow: str
-    deployment: str | None
-    attempt: int
-    release: str | None
-    parameters: Mapping[str, Any]
-    scheduled: str
-    store: str
-    opener: str
-
-    @property
-    def folder(self) -> str:
-        """The run's folder in the store."""
-        return run_folder(self.flow, datetime.fromisoformat(self.scheduled), self.run_name, self.run_id)
 
 
 class Session:
     """One attempt of one run.
 
-    The journal is a file of one JSON line per saved, loaded or measured thing, so that threads and child processes of
-    the run may all add to it. Nothing in it is visible to readers until `commit` writes the record.
+    Its journal is written by all threads and child processes of the run. Nothing in it is visible to readers until
+    `commit` writes the record. What the process that began the session saves is sent while the flow works on; other
+    processes, which may end at any time, wait until what they save has arrived.
     """
 
-    def __init__(self, order: Order, scratch: Path, store: Store | None = None) -> None:
+    def __init__(self, order: Order, scratch: Path, store: Store | None = None, *, own: bool = False) -> None:
         self.order = order
         self.scratch = scratch
         self.started = datetime.now(UTC)
+        self.process = os.getpid()
+        self.journal = Journal(scratch / "journal")
         self._store = store
         self._lock = threading.Lock()
+        self._uploads = Uploads(lambda: self.store) if own else None
+        self._repeated: RunRecord | None = None
 
     @classmethod
     def begin(cls, order: Order, parent: Path, store: Store) -> Session:
         """Begin an attempt whose journal and temporary files lie in a new folder below `parent`."""
         scratch = Path(tempfile.mkdtemp(prefix="session-", dir=parent))
         (scratch / "order.json").write_text(json.dumps(asdict(order)))
-        return cls(order, scratch, store)
+        return cls(order, scratch, store, own=True)
 
     @classmethod
     def join(cls, scratch: Path) -> Session:
@@ -96,63 +74,105 @@ class Session:
         """The store the run's data goes to, opened when first needed."""
         with self._lock:
             if self._store is None:
-                module, _, name = self.order.opener.partition(":")
-                opener: Callable[[str], Store] = getattr(importlib.import_module(module), name)
-                self._store = opener(self.order.store)
+                self._store = _named(self.order.opener)(self.order.store)
             return self._store
 
     def save(self, name: str, value: object, *, codec: str | None = None) -> Artifact:
-        """Upload a value and note it; a second value of the same name takes the first one's place."""
+        """Take a value and have it sent; a second value of the same name takes the first one's place."""
         check_name(name)
         if isinstance(value, Path) and value.is_dir():
             return self._save_folder(name, value)
         # A private file per value: two tasks may save at once, and under the same name.
-        handle, path = tempfile.mkstemp(dir=self.scratch)
-        os.close(handle)
+        path = self._new_file()
         try:
-            encoded = encode(value, Path(path), codec)
-            return self._upload(name, Path(path), codec=encoded.codec, suffix=encoded.suffix, rows=encoded.rows)
-        finally:
-            Path(path).unlink(missing_ok=True)
+            encoded = encode(value, path, codec)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return self._take(name, path, codec=encoded.codec, suffix=encoded.suffix, rows=encoded.rows)
 
-    def note_input(self, artifact: Artifact, run: str) -> None:
-        """Note that the run read an artifact of another run."""
-        self._note({"input": {"name": artifact.name, "run": run, "key": artifact.key, "sha256": artifact.sha256}})
+    def note_input(self, artifact: Artifact, run: str, *, asked: str = "", kind: str = "artifact") -> None:
+        """Note that the run read an artifact of another run.
+
+        Args:
+            artifact: which one.
+            run: id of the run that saved it.
+            asked: in what words it was asked for, where the name alone did not say it.
+            kind: `model` where it was asked for as one.
+        """
+        facts = {"name": artifact.name, "run": run, "key": artifact.key, "sha256": artifact.sha256}
+        self.journal.add({"input": facts | {"kind": kind, "asked": asked}})
 
     def note_metrics(self, metrics: Mapping[str, float]) -> None:
         """Note numbers by name; a later number takes an earlier one's place."""
-        self._note({"metrics": dict(metrics)})
+        self.journal.add({"metrics": dict(metrics)})
 
     def artifacts(self) -> dict[str, Artifact]:
-        """Return what was saved so far, by name."""
+        """Return what was saved so far and has arrived, by name."""
         return {
             line["artifact"]["name"]: Artifact.from_json(line["artifact"])
-            for line in self._lines()
+            for line in self.journal.lines()
             if "artifact" in line
         }
 
+    def own(self, name: str) -> Artifact | None:
+        """Return what this run has saved under a name, once it has arrived; None where it saved no such thing.
+
+        Raises:
+            StoreError: it could not be sent.
+        """
+        while True:
+            lines = self.journal.lines()
+            sent = {line["sent"]: line for line in lines if "sent" in line}
+            saving = [line["saving"] for line in lines if line.get("name") == name]
+            if all(number in sent for number in saving):
+                break
+            time.sleep(LOOK_SECONDS)
+        if self._uploads:
+            self._uploads.check()
+        if saving and "artifact" not in sent[saving[-1]]:
+            raise StoreError(f"{name} could not be saved", hint="the run's log says why")
+        return self.artifacts().get(name)
+
+    def repeated(self) -> RunRecord | None:
+        """Return the record of the run that this one repeats, whose inputs are this one's."""
+        if self.order.reproduces and self._repeated is None:
+            self._repeated = read_record(self.store, f"{self.order.reproduces}/run.json")
+        return self._repeated
+
+    def wait_for_turn(self) -> None:
+        """Wait for the end of the run that comes before this one, where there is one."""
+        if self.order.after and self.order.turn:
+            _named(self.order.turn)(self.order.after)
+
     def capture(self, folder: Path, before: Mapping[str, Stamp], *, max_bytes: int, max_files: int) -> tuple[str, ...]:
-        """Upload the files of the working folder that are new or changed.
+        """Have the files of the working folder sent that are new or changed; nobody may write to them any more.
 
         Returns:
             What was left out, each with the reason.
         """
         found = changed(folder, before, max_bytes=max_bytes, max_files=max_files)
-        saved = self.artifacts()
+        saved = {line["name"] for line in self.journal.lines() if "saving" in line}
         for path in found.paths:
             name = f"files/{path}" if path in saved else path
-            self._upload(name, folder / path, codec="file", captured=True)
+            self._take(name, folder / path, codec="file", captured=True)
         return found.left_out
 
-    def commit(self) -> RunRecord:
-        """Write the record, which makes everything the attempt saved visible at once."""
-        lines = self._lines()
+    def record(self) -> RunRecord:
+        """Return the record that is to be, once all that was saved has arrived.
+
+        Raises:
+            StoreError: something has not.
+        """
+        if self._uploads:
+            self._uploads.join()
+        lines = self.journal.lines()
         inputs = {(line["input"]["key"], line["input"]["run"]): line["input"] for line in lines if "input" in line}
         metrics: dict[str, float] = {}
         for line in lines:
             metrics |= line.get("metrics", {})
         order = self.order
-        record = RunRecord(
+        return RunRecord(
             run_id=order.run_id,
             run_name=order.run_name,
             flow=order.flow,
@@ -169,12 +189,24 @@ class Session:
                 "started": self.started.isoformat(),
                 "ended": datetime.now(UTC).isoformat(),
             },
+            reproduces=order.reproduces,
+            resumes=order.resumes,
         )
-        write_record(self.store, order.folder, record)
-        return record
+
+    def commit(self, record: RunRecord) -> RunRecord:
+        """Write the record, which makes everything the attempt saved visible at once.
+
+        Returns:
+            The run's record: another one where an earlier attempt has written its own.
+        """
+        if write_record(self.store, self.order.folder, record):
+            return record
+        return read_record(self.store, f"{self.order.folder}/run.json")
 
     def close(self) -> None:
         """Remove the journal and temporary files."""
+        if self._uploads:
+            self._uploads.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def _save_folder(self, name: str, folder: Path) -> Artifact:
@@ -182,40 +214,51 @@ class Session:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         if not files:
             raise InputError(f"folder {folder} holds no file to save as {name!r}")
-        index = [
-            self._upload(f"{name}/{path.relative_to(folder).as_posix()}", path, codec="file").name for path in files
-        ]
-        listing = self.scratch / f"index-{os.getpid()}-{threading.get_ident()}.json"
+        index = [self.save(f"{name}/{path.relative_to(folder).as_posix()}", path).name for path in files]
+        listing = self._new_file()
         listing.write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n")
-        return self._upload(name, listing, codec="folder", suffix=".folder.json", rows=len(files))
+        return self._take(name, listing, codec="folder", suffix=".folder.json", rows=len(files))
 
-    def _upload(
+    def _new_file(self) -> Path:
+        handle, path = tempfile.mkstemp(dir=self.scratch)
+        os.close(handle)
+        return Path(path)
+
+    def _take(
         self, name: str, path: Path, *, codec: str, suffix: str = "", rows: int | None = None, captured: bool = False
     ) -> Artifact:
+        """Send a file, or have it sent; one of our own is removed afterwards."""
         sha256, size = sha256_file(path)
         area = "files/" if captured else ""
         ending = "" if name.endswith(suffix) else suffix
         key = f"{self.order.folder}/{self.order.attempt}/{area}{key_path(name + ending)}"
-        self.store.put(key, path)
         artifact = Artifact(name, key, sha256, size, codec, rows, captured)
-        # Noted after the upload: a journal never names what is not there.
-        self._note({"artifact": artifact.to_json()})
+        number = uuid4().hex
+        self.journal.add({"saving": number, "name": name})
+
+        def done(arrived: bool) -> None:
+            if not captured:
+                path.unlink(missing_ok=True)
+            # Noted after the upload: a journal never names what is not there.
+            self.journal.add({"sent": number} | ({"artifact": artifact.to_json()} if arrived else {}))
+
+        if self._uploads:
+            self._uploads.send(key, path, size, done)
+            return artifact
+        arrived = False
+        try:
+            self.store.put(key, path)
+            arrived = True
+        finally:
+            done(arrived)
         return artifact
 
-    def _note(self, line: Mapping[str, Any]) -> None:
-        data = (json.dumps(line, ensure_ascii=False) + "\n").encode()
-        # One write to a file opened for appending: lines of several processes never mix.
-        handle = os.open(self.scratch / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            os.write(handle, data)
-        finally:
-            os.close(handle)
 
-    def _lines(self) -> list[dict[str, Any]]:
-        try:
-            return [json.loads(line) for line in (self.scratch / "journal").read_text().splitlines()]
-        except FileNotFoundError:
-            return []
+def _named(entry: str) -> Callable[..., Any]:
+    """Return the function that `module:function` names; it stands above this floor."""
+    module, _, name = entry.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
 
 
 _current: Session | None = None
@@ -240,6 +283,7 @@ def current() -> Session | None:
             return None
         session: Session | None = importlib.import_module(LOCAL).session()
         return session
-    if _current is None or str(_current.scratch) != folder:
+    # A process forked from the run's has the session's object, but none of its threads and connections.
+    if _current is None or str(_current.scratch) != folder or _current.process != os.getpid():
         activate(Session.join(Path(folder)))
     return _current
