@@ -21,7 +21,7 @@ from shipway.store.object_store import ObjectStore
 from shipway.store.url import StoreConfig
 
 FLOW = "train"
-LARGE = 24 << 20
+LARGE = 12 << 20
 """Bytes of a file that goes up in several parts."""
 WRITES = 5
 """Objects that one attempt writes, its record the last of them."""
