@@ -178,7 +178,9 @@ def _champion_of_run(session: Session, name: str) -> ModelVersion | None:
 
 def _values(predictions: Any) -> list[Any]:
     """Return predictions as a flat list of plain values."""
-    if isinstance(predictions, str | bytes | Mapping) or hasattr(predictions, "collect"):
+    if isinstance(predictions, str | bytes):
+        return [predictions]
+    if isinstance(predictions, Mapping) or hasattr(predictions, "collect"):
         raise InputError(f"predictions cannot be compared as a {type(predictions).__name__}", hint="give an array")
     # A frame of pandas has the last of these, one of polars the one before: it is taken row by row.
     for method in ("tolist", "to_list", "to_pylist", "rows", "itertuples"):
@@ -189,7 +191,7 @@ def _values(predictions: Any) -> list[Any]:
         return [predictions]
     flat: list[Any] = []
     for value in predictions:
-        flat += _values(value) if isinstance(value, Iterable) and not isinstance(value, str | bytes) else [value]
+        flat += _values(value) if isinstance(value, Iterable) else [value]
     return flat
 
 
