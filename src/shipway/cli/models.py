@@ -14,12 +14,10 @@ if TYPE_CHECKING:
     from shipway.model.registry import Line
     from shipway.model.version import ModelVersion
 
+EXAMPLES = ["shipway models", "shipway models arrival-delay", "shipway models --json -sb s3/prod"]
 
-@click.command(
-    epilog=epilog(
-        ["shipway models", "shipway models arrival-delay", "shipway models --json -sb s3/prod"], [3, 4, 5, 6, 9]
-    )
-)
+
+@click.command(epilog=epilog(EXAMPLES, [3, 4, 5, 6, 9]))
 @click.argument("name", required=False)
 @block_option
 @json_option
@@ -30,26 +28,7 @@ def command(name: str | None, block: str | None, as_json: bool) -> None:
     champion was kept; `held`: its gate passed, but another had become champion meanwhile; `waiting`: its run was killed
     before it could promote it.
     """
-    from shipway.model.registry import Line
-    from shipway.model.version import ModelVersion
-
-
-@click.command(
-    epilog=epilog(
-        ["shipway models", "shipway models arrival-delay", "shipway models --json -sb s3/prod"], [3, 4, 5, 6, 9]
-    )
-)
-@click.argument("name", required=False)
-@block_option
-@json_option
-def command(name: str | None, block: str | None, as_json: bool) -> None:
-    """List models with their champions; with NAME, the model's versions, newest first, and its champions so far.
-
-    A version is `champion` or `was champion`; `kept`: its gate did not pass, or it was not checked, so that the champion
-    was kept; `held`: its gate passed, but another had become champion meanwhile; `waiting`: its run was killed before
-    it could promote it.
-    """
-    from shipway.model.registry import model_names, read_line
+    from shipway.model.registry import read_line, read_lines
     from shipway.prefect.stores import default_block, store_of
 
     settings = Settings.load()
@@ -61,7 +40,7 @@ def command(name: str | None, block: str | None, as_json: bool) -> None:
         else:
             _show(line)
         return
-    lines = [read_line(store, found) for found in model_names(store)]
+    lines = read_lines(store)
     if as_json:
         print_json([{key: value for key, value in _facts(line).items() if key != "versions"} for line in lines])
     elif not lines:

@@ -134,14 +134,18 @@ def read_line(store: Store, name: str) -> Line:
         NotFoundError: there is no such model.
         IntegrityError: something of it is not as it was written.
     """
-    numbers = reversed(models.versions_in(store, name))
-    versions = tuple(found for found in in_parallel(partial(find_version, store, name), numbers) if found)
-    line = Line(name, read_champion(store, name), versions)
-    if not versions and not line.champion.history:
+    line = _read_line(store, name)
+    if not line.versions and not line.champion.history:
         names = ", ".join(model_names(store)[:10])
         hint = f"there are {names}" if names else "a flow makes one with shipway.register"
         raise NotFoundError(f"there is no model {name!r} in {store.address}", hint=hint)
     return line
+
+
+def read_lines(store: Store) -> list[Line]:
+    """Return all models of which a run has committed a version, by name; raises as `read_line`."""
+    lines = [_read_line(store, name) for name in model_names(store)]
+    return [line for line in lines if line.versions or line.champion.history]
 
 
 def model_names(store: Store) -> list[str]:
@@ -340,6 +344,12 @@ def _why_held(version: ModelVersion, champion: Champion) -> str:
     compared = f"version {version.against}" if version.against is not None else "no champion"
     present = f"version {champion.current} is champion" if champion.current is not None else "there is no champion"
     return f"It was compared with {compared}, and {present} by now."
+
+
+def _read_line(store: Store, name: str) -> Line:
+    numbers = reversed(models.versions_in(store, name))
+    versions = tuple(found for found in in_parallel(partial(find_version, store, name), numbers) if found)
+    return Line(name, read_champion(store, name), versions)
 
 
 def _find_promotable(store: Store, name: str, version: int) -> ModelVersion | None:
