@@ -18,9 +18,10 @@ from tests.unit.models import NAME, Training, champion_of, decision, flow, predi
 
 import shipway
 from shipway.errors import ConflictError, InputError, IntegrityError, NotFoundError, ShipwayError, StoreError
-from shipway.model import registry
+from shipway.model import promotion, registry
 from shipway.model.commit import commit
-from shipway.model.registry import model_names, promote, promote_decided, read_champion, read_line, roll_back
+from shipway.model.promotion import promote, promote_decided, roll_back
+from shipway.model.registry import model_names, read_champion, read_line
 from shipway.run import models as documents
 from shipway.run.record import find_record, read_record
 from shipway.run.upkeep import Collection, collect
@@ -188,7 +189,7 @@ def test_promoting_twice_moves_once(training: Training, folder_store: FolderStor
     version = registry.find_version(folder_store, NAME, 1)
     assert version is not None
     assert promote_decided(folder_store, version) == ("already", "It is better.")
-    registry.settle(folder_store, NAME)
+    promotion.settle(folder_store, NAME)
     assert folder_store.read(documents.champion_key(NAME)) == before
 
 
@@ -564,7 +565,7 @@ def test_a_folder_is_checked_file_by_file(training: Training, folder_store: Fold
     assert (version.model / "a.bin").read_bytes() == b"1"
     folder_store.put(version.artifacts["model/a.bin"].key, b"2")
     with pytest.raises(IntegrityError, match="damaged"):
-        registry.check_bytes(folder_store, version)
+        promotion.check_bytes(folder_store, version)
 
 
 def test_a_rollback_does_not_undo_what_it_has_not_seen(
@@ -573,14 +574,14 @@ def test_a_rollback_does_not_undo_what_it_has_not_seen(
     training.train(1)
     training.train(2)
     training.train(3, promote=False)
-    look = registry.check_bytes
+    look = promotion.check_bytes
 
     def slow(store: Store, version: Any) -> None:
         look(store, version)
-        monkeypatch.setattr(registry, "check_bytes", look)
+        monkeypatch.setattr(promotion, "check_bytes", look)
         promote(store, NAME, 3, by="ann", reason="meanwhile")
 
-    monkeypatch.setattr(registry, "check_bytes", slow)
+    monkeypatch.setattr(promotion, "check_bytes", slow)
     with pytest.raises(ConflictError, match="version 3 became champion"):
         roll_back(folder_store, NAME, None, by="bob", reason="")
     assert moves(folder_store) == [3, 2, 1]

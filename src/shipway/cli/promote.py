@@ -28,7 +28,7 @@ def command(name: str, version: int, reason: str, force: bool, block: str | None
     What was saved of the model is read and compared with its digest first. Runs that look for the champion from now on
     get this one.
     """
-    from shipway.model.registry import promote
+    from shipway.model.promotion import promote
     from shipway.prefect.stores import default_block, store_of
 
     settings = Settings.load()

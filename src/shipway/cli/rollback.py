@@ -60,7 +60,7 @@ def _deployment(deployment: str, release: str | None) -> None:
 
 
 def _model(name: str, version: str | None, reason: str, block: str | None) -> None:
-    from shipway.model.registry import roll_back
+    from shipway.model.promotion import roll_back
     from shipway.prefect.stores import default_block, store_of
 
     if version is not None and not version.isdecimal():

@@ -11,7 +11,8 @@ from shipway.digest import canonical_json
 from shipway.errors import InputError, IntegrityError, NotFoundError
 from shipway.model.commit import champions_seen
 from shipway.model.decision import Decision
-from shipway.model.registry import champion_at, current_version, settle
+from shipway.model.promotion import settle
+from shipway.model.registry import champion_at, current_version
 from shipway.model.version import ModelVersion
 from shipway.run.data import read_artifact
 from shipway.run.models import model_folder
