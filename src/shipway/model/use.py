@@ -160,6 +160,7 @@ def champion(name: str, default: Any = ..., *, store: Store | str | None = None)
 
 def _champion_of_run(session: Session, name: str) -> ModelVersion | None:
     """Return the champion as this run sees it from its first question to its end, or None."""
+    found: ModelVersion | None = None
     seen = champions_seen(session.journal.lines())
     if name not in seen:
         session.wait_for_turn()
@@ -174,7 +175,9 @@ def _champion_of_run(session: Session, name: str) -> ModelVersion | None:
         # Two tasks may have asked at the same time: what was written first counts, for both.
         seen = champions_seen(session.journal.lines())
     number = seen[name]
-    return champion_at(session.store, name, number) if number is not None else None
+    if number is None:
+        return None
+    return found if found and found.version == number else champion_at(session.store, name, number)
 
 
 def _values(predictions: Any) -> list[Any]:
@@ -215,7 +218,9 @@ def _compare(name: str, found: list[Any], expected: list[Any], tolerance: float)
 
 
 def _same(found: Any, expected: Any, tolerance: float) -> bool:
-    if isinstance(found, int | float) and isinstance(expected, int | float):
+    if isinstance(found, float | int) and isinstance(expected, float | int):
+        if isinstance(found, int) and isinstance(expected, int):
+            return found == expected or abs(found - expected) <= tolerance
         # By their bytes: a NaN is the same as a NaN, and a negative zero is not zero.
         same = struct.pack("<d", found) == struct.pack("<d", expected)
         return same or abs(found - expected) <= tolerance > 0
