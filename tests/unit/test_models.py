@@ -712,6 +712,18 @@ def test_a_collection_keeps_models(damaged: Training, tmp_path: Path) -> None:
     assert verify(damaged.store).findings == ()
 
 
+def test_a_damaged_champion_is_mended_by_promoting_one(damaged: Training) -> None:
+    key = documents.champion_key(NAME)
+    damaged.store.put(key, b"odd")
+    with pytest.raises(IntegrityError, match="seal"):
+        promote(damaged.store, NAME, 2, by="ann", reason="")
+    damaged.store.delete(key)
+    assert promote(damaged.store, NAME, 2, by="ann", reason="mended") is None
+    assert damaged.train(3).models[0]["against"] == 2
+    assert moves(damaged.store) == [3, 2]
+    assert verify(damaged.store).findings == ()
+
+
 def test_a_damaged_neighbour_stops_no_run(damaged: Training) -> None:
     damaged.store.put(documents.version_key(NAME, 2), b"{}")
     assert damaged.train(3).models[0]["version"] == 3
