@@ -5,33 +5,33 @@ from __future__ import annotations
 from datetime import date, datetime, time, timedelta
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shipway.deployment.ranges import MAX_VALUES, expand
 from shipway.errors import ParameterError
 
-DAYS = st.dates(date(1, 1, 1), date(9999, 12, 31))
+DAYS = st.dates(date(1, 1, 1), date(9900, 12, 31))
+"""Days with room for all the others of a test behind them."""
+
 COUNTS = st.integers(1, 400)
 STEPS = st.integers(1, 50)
 
 
 @given(DAYS, COUNTS, STEPS)
 def test_days_are_those_of_the_calendar(first: date, count: int, step: int) -> None:
-    assume((date.max - first).days >= (count - 1) * step)
     days = [first + timedelta(days=number * step) for number in range(count)]
     assert expand(f"{first}..{days[-1]}/{step}") == [str(day) for day in days]
 
 
-@given(DAYS, DAYS)
-def test_months_are_those_that_days_lie_in(one: date, other: date) -> None:
-    first, last = sorted((one, other))
-    assume((last - first).days <= MAX_VALUES)
+@given(DAYS, st.integers(0, 3000))
+def test_months_are_those_that_days_lie_in(first: date, more: int) -> None:
+    last = first + timedelta(days=more)
     months = list(dict.fromkeys(day[:7] for day in expand(f"{first}..{last}")))
     assert expand(f"{str(first)[:7]}..{str(last)[:7]}") == months
 
 
-@given(st.dates(date(1, 1, 1), date(9990, 12, 31)), st.integers(0, 23), COUNTS, STEPS)
+@given(DAYS, st.integers(0, 23), COUNTS, STEPS)
 def test_hours_follow_each_other(day: date, hour: int, count: int, step: int) -> None:
     first = datetime.combine(day, time(hour))
     hours = [first + timedelta(hours=number * step) for number in range(count)]

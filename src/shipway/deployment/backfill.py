@@ -87,8 +87,8 @@ def wanted_runs(full_name: str, deployment: Mapping[str, Any], pairs: Sequence[s
     varied = [name for name, values in given.items() if len(values) > 1] or list(given)
     release = _release(deployment.get("version"))
     runs: list[Wanted] = []
-    for values in product(*given.values()):
-        parameters = dict(zip(given, values, strict=True))
+    for chosen in product(*given.values()):
+        parameters = dict(zip(given, chosen, strict=True))
         if schema:
             check_parameters({**defaults, **parameters}, schema, complete=True)
         identity = [full_name, release, {**defaults, **parameters}]
