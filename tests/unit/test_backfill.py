@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from shipway.artifact import segment
-from shipway.deployment.backfill import AGAIN, CREATE, JOIN, SKIP, Wanted, attempt_key, plan, wanted_runs
+from shipway.cli.backfill import _summary, _table
+from shipway.deployment.backfill import AGAIN, CREATE, JOIN, SKIP, Step, Wanted, attempt_key, plan, wanted_runs
 from shipway.deployment.ranges import expand
 from shipway.errors import ParameterError
+from shipway.prefect.backfill import Row
 
 RELEASE = "a" * 64
 SCHEMA = {
@@ -177,3 +180,30 @@ def test_what_is_done_for_a_value(states: tuple[str, ...], action: str, attempt:
     assert step.run == (existing["k"][-1] if states else None)
     [step] = plan([one], existing, again=True)
     assert step.action == again
+
+
+def test_the_table_shows_those_that_go_on_and_what_is_around_them() -> None:
+    done = {"id": "a" * 32, "name": "n-0", "state_name": "Completed", "state_type": "COMPLETED"}
+    done |= {"start_time": "2026-01-02T03:04:05+00:00", "total_run_time": 12.3}
+    going = done | {"state_name": "Running", "state_type": "RUNNING"}
+    many = [Wanted(f"n-{number}", {"n": number}, str(number)) for number in range(100)]
+    rows = [
+        Row(Step(one, SKIP if n < 3 else CREATE, 1, None), done if n < 50 else going if n == 50 else None)
+        for n, one in enumerate(many)
+    ]
+
+    def drawn() -> str:
+        console = Console(width=80, no_color=True)
+        with console.capture() as capture:
+            console.print(_table(rows, 12))
+        return capture.get()
+
+    lines = drawn().splitlines()
+    assert lines[0].strip() == "50 of 100 done"
+    assert [line.split()[0] for line in lines[2:]] == [f"n-{number}" for number in range(46, 58)]
+    assert "Completed" in lines[5]
+    assert lines[5].endswith("12")
+    assert "Running" in lines[6]
+    rows[50:] = [Row(row.step, done) for row in rows[50:]]
+    assert [line.split()[0] for line in drawn().splitlines()[2:]] == [f"n-{number}" for number in range(88, 100)]
+    assert _summary("main/x", rows) == "main/x: 97 Completed, 3 completed before"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -160,7 +161,7 @@ def _raise_for_the_first(rows: Sequence[Row]) -> None:
 @contextmanager
 def _progress(rows: Sequence[Row], *, quiet: bool) -> Iterator[Callable[[Row | None], None]]:
     """Show how far the values are: a table on a terminal, a line for each news elsewhere."""
-    if sys.stderr.isatty() and not quiet:
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not quiet:
         from rich.console import Console
         from rich.live import Live
 
