@@ -32,8 +32,12 @@ import time
 from pathlib import Path
 from prefect import flow
 
-@flow(name="waiting")
+@flow(name="waiting", retries=1)
 def main(until: str = "", seconds: float = 0):
+    stumbled = Path(f"{until}.stumbled")
+    if until and not stumbled.exists():
+        stumbled.touch()
+        raise ValueError("a retry within the process, by which Prefect marks a run as no worker's")
     print("it begins [red]here[/nothing]")
     while until and not Path(until).exists():
         time.sleep(0.05)

@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -58,7 +57,7 @@ class Deadly(ObjectStore):
         if not mine:
             return write()
         if self._when == "during":
-            threading.Thread(target=lambda: (time.sleep(0.02), die()), daemon=True).start()
+            threading.Timer(0.02, die).start()
         elif self._when == "before":
             die()
         tag = write()

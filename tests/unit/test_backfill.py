@@ -183,7 +183,7 @@ def test_what_is_done_for_a_value(states: tuple[str, ...], action: str, attempt:
 
 
 def test_the_table_shows_those_that_go_on_and_what_is_around_them() -> None:
-    done = {"id": "a" * 32, "name": "n-0", "state_name": "Completed", "state_type": "COMPLETED"}
+    done: dict[str, Any] = {"id": "a" * 32, "name": "n-0", "state_name": "Completed", "state_type": "COMPLETED"}
     done |= {"start_time": "2026-01-02T03:04:05+00:00", "total_run_time": 12.3}
     going = done | {"state_name": "Running", "state_type": "RUNNING"}
     many = [Wanted(f"n-{number}", {"n": number}, str(number)) for number in range(100)]

@@ -65,6 +65,7 @@ class Executors(FlowRunExecutorContext):
         self._handed_back.runs.add(flow_run.id)
         back = False
         try:
+            await self._unmark(flow_run.id)
             state = await propose_state(self.client, AwaitingRetry(), flow_run_id=flow_run.id)
             back = state.is_scheduled()
         except (Abort, Pause) as error:
@@ -75,6 +76,13 @@ class Executors(FlowRunExecutorContext):
             self._handed_back.runs.discard(flow_run.id)
         await self.process_manager.kill(flow_run.id, force=status is ControlSignalStatus.NOT_ACKNOWLEDGED)
         return back
+
+    async def _unmark(self, run: UUID) -> None:
+        """Take off the mark that a retry within its process has left on a run: no worker takes one that has it."""
+        policy = (await self.client.read_flow_run(run)).empirical_policy
+        if policy.retry_type:
+            cleared = policy.model_copy(update={"retry_type": None})
+            await self.client.update_flow_run(run, empirical_policy=cleared)
 
     def outcome(self, run: UUID, status: int) -> str:
         """Say in a word how a run's process ended: the state that it has left the run in, as far as it said so."""
