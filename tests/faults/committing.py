@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Deadly(ObjectStore):
         self._when = when
         self._lock = threading.Lock()
 
-    def put(self, key: str, data: bytes | Path) -> str:
+    def put(self, key: str, data: bytes | Path | Iterator[bytes]) -> str:
         return self._write(lambda: ObjectStore.put(self, key, data))
 
     def create(self, key: str, data: bytes | Path, *, sha256: str | None = None) -> str:

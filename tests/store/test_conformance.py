@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -328,6 +328,33 @@ def test_streams_a_large_file_up_and_down(store: Store, tmp_path: Path) -> None:
         store.create("large", file)
     assert store.put("large", file) != etag
     assert b"".join(store.stream("large")) == content[::-1]
+
+
+@pytest.mark.parametrize("count", [0, 1, 9])
+def test_streams_what_comes_in_pieces(store: Store, count: int) -> None:
+    pieces = [secrets.token_bytes(5 << 20) for _ in range(count)]
+    etag = store.put("pieces", iter(pieces))
+
+    assert store.head("pieces").etag == etag
+    assert store.read("pieces") == b"".join(pieces)
+
+
+@pytest.mark.parametrize("count", [0, 1, 9])
+def test_pieces_that_do_not_come_to_an_end_write_nothing(store: Store, count: int) -> None:
+    class GoneError(Exception):
+        """Something else than a store's error."""
+
+    def pieces() -> Iterator[bytes]:
+        for _ in range(count):
+            yield bytes(5 << 20)
+        raise GoneError
+
+    store.put("kept", b"before")
+    for key in ("kept", "new"):
+        with pytest.raises(GoneError):
+            store.put(key, pieces())
+    assert {info.key: info.size for info in store.list()} == {"kept": 6}
+    assert store.read("kept") == b"before"
 
 
 def test_small_files_are_written_like_bytes(store: Store, tmp_path: Path) -> None:

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 import shipway
-from shipway.errors import InputError, StoreError
+from shipway.codec import register
+from shipway.errors import CodecError, InputError, StoreError
 from shipway.run import session as sessions
 from shipway.run.journal import Journal
 from shipway.run.order import Order
 from shipway.run.record import find_record
 from shipway.run.session import VARIABLE, Session, activate
+from shipway.run.uploads import LARGE
 from shipway.store.folder import FolderStore
 
 ORDER = Order(
@@ -51,7 +53,7 @@ class Gate(FolderStore):
         self.broken = False
         self.writing = 0
 
-    def put(self, key: str, data: bytes | Path) -> str:
+    def put(self, key: str, data: bytes | Path | Iterator[bytes]) -> str:
         self.writing += 1
         assert self.open.wait(SECONDS)
         if self.broken:
@@ -141,6 +143,76 @@ def test_nothing_is_left_on_the_disk_after_it_was_sent(session: Session, gate: G
     session.record()
 
     assert sorted(path.name for path in session.scratch.iterdir()) == ["journal", "order.json"]
+
+
+@pytest.mark.parametrize("size", [LARGE + 12345, 100])
+def test_what_is_large_is_sent_while_it_is_written(session: Session, gate: Gate, size: int) -> None:
+    """Sent in pieces of a file that grows; what looked large and is not is sent when it is whole."""
+    gate.open.set()
+
+    class Slow:
+        """A codec that takes its time."""
+
+        name, suffix = "slow", ".slow"
+
+        def accepts(self, value: object) -> bool:
+            return isinstance(value, Slow)
+
+        def estimate(self, value: object) -> int:
+            return LARGE
+
+        def write(self, value: object, path: Path) -> int:
+            with path.open("wb") as file:
+                for piece in range(0, size, 5 << 20):
+                    file.write(bytes([piece % 251]) * min(5 << 20, size - piece))
+                    file.flush()
+                    threading.Event().wait(0.01)
+            return 3
+
+        def read(self, path: Path) -> bytes:
+            return path.read_bytes()
+
+    register(Slow())
+    artifact = shipway.save("slow", Slow())
+    (recorded,) = session.record().artifacts
+
+    assert recorded == artifact
+    assert (artifact.bytes, artifact.rows, artifact.codec) == (size, 3, "slow")
+    assert len(shipway.load("slow")) == size  # the digest was compared
+    assert sorted(path.name for path in session.scratch.iterdir()) == ["journal", "order.json"]
+
+
+@pytest.mark.parametrize("written", [0, 2 * LARGE])
+def test_what_is_given_up_half_written_was_not_saved(session: Session, gate: Gate, written: int) -> None:
+    gate.open.set()
+
+    class Broken:
+        """A codec that fails at the end."""
+
+        name, suffix = "broken", ".broken"
+
+        def accepts(self, value: object) -> bool:
+            return isinstance(value, Broken)
+
+        def estimate(self, value: object) -> int:
+            return LARGE
+
+        def write(self, value: object, path: Path) -> int | None:
+            path.write_bytes(bytes(written))
+            raise CodecError("it cannot be written after all")
+
+        def read(self, path: Path) -> bytes:
+            return path.read_bytes()
+
+    register(Broken())
+    with pytest.raises(CodecError, match="after all"):
+        shipway.save("broken", Broken())
+    shipway.save("other", 1)
+
+    assert [artifact.name for artifact in session.record().artifacts] == ["other"]
+    assert [info.key.rpartition("/")[2] for info in gate.list("runs/")] == ["other.json"]
+    with pytest.raises(StoreError, match="could not be saved"):
+        shipway.load("broken")
 
 
 def test_a_value_that_cannot_be_saved_leaves_nothing(session: Session, gate: Gate) -> None:

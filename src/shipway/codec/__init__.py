@@ -17,7 +17,7 @@ from shipway.codec.plain import JSON
 from shipway.codec.tables import ARROW, NUMPY, PANDAS, POLARS
 from shipway.errors import CodecError
 
-__all__ = ["Codec", "Encoded", "codec_for", "codec_named", "encode", "register"]
+__all__ = ["Codec", "Encoded", "codec_for", "codec_named", "encode", "estimate", "register", "suffix_for"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,19 @@ def encode(value: Any, path: Path, name: str | None = None) -> Encoded:
         CodecError: there is no codec for the value, or the codec cannot write this one.
     """
     codec = codec_for(value, name)
-    suffix = value.suffix if codec.name == FILE.name else codec.suffix
-    return Encoded(codec.name, suffix, codec.write(value, path))
+    return Encoded(codec.name, suffix_for(value, codec), codec.write(value, path))
+
+
+def suffix_for(value: Any, codec: Codec) -> str:
+    """Return how the name of the file that `codec` writes for `value` should end, dot included; may be empty."""
+    suffix: str = value.suffix if codec.name == FILE.name else codec.suffix
+    return suffix
+
+
+def estimate(value: Any, codec: Codec) -> int:
+    """Return roughly how many bytes `value` has; 0 where its file is not to be read before it is whole."""
+    function = getattr(codec, "estimate", None)
+    return int(function(value)) if function else 0
 
 
 def codec_for(value: object, name: str | None = None) -> Codec:

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+UNKNOWN = 1 << 62
+"""An estimate for what may be of any size."""
+
 
 class Codec(Protocol):
     """A way between the values of some type and one file.
 
-    A codec may also have a text `takes` ("polars DataFrame"), shown where the known codecs are listed.
+    A codec may also have a text `takes` ("polars DataFrame"), shown where the known codecs are listed, and a function
+    `estimate` that says roughly how many bytes a value has. Having one says that `write` only ever adds to its file: a
+    large value is then sent while it is still being written.
 
     Attributes:
         name: what a run record calls the codec; it must find the codec again years later.
@@ -53,6 +58,7 @@ class BuiltIn:
     accepts: Callable[[object], bool]
     write: Callable[[Any, Path], int | None]
     read: Callable[[Path], Any]
+    estimate: Callable[[Any], int] | None = None
 
 
 def comes_from(library: str, *names: str) -> Callable[[object], bool]:

@@ -44,6 +44,10 @@ def _write_bytes(value: bytes | bytearray | memoryview, path: Path) -> None:
     path.write_bytes(value.tobytes() if isinstance(value, memoryview) else value)
 
 
+def _count_bytes(value: bytes | bytearray | memoryview) -> int:
+    return memoryview(value).nbytes
+
+
 def _is_path(value: object) -> bool:
     return isinstance(value, Path)
 
@@ -83,7 +87,7 @@ LIGHTGBM = BuiltIn(
 )
 """A LightGBM Booster as its text model, which holds no code and predicts the same to the last bit."""
 
-BYTES = BuiltIn("bytes", ".bin", "bytes", _is_bytes, _write_bytes, Path.read_bytes)
+BYTES = BuiltIn("bytes", ".bin", "bytes", _is_bytes, _write_bytes, Path.read_bytes, _count_bytes)
 """Bytes as they are; a bytearray or memoryview comes back as bytes."""
 
 FILE = BuiltIn("file", "", "Path of a file or folder", _is_path, _copy, _same_path)

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from shipway.codec.base import BuiltIn, comes_from
+from shipway.codec.base import UNKNOWN, BuiltIn, comes_from
 from shipway.errors import CodecError
 
 # Said rather than left to polars, which otherwise cuts a stream wherever the threads of this machine happened to.
@@ -36,6 +36,11 @@ def _read_polars(path: Path) -> Any:
     import polars
 
     return polars.read_parquet(path, glob=False)
+
+
+def _estimate_polars(frame: Any) -> int:
+    # What a query yields nobody knows before it was made.
+    return int(frame.estimated_size()) if hasattr(frame, "estimated_size") else UNKNOWN
 
 
 def _write_pandas(frame: Any, path: Path) -> int:
@@ -120,6 +125,7 @@ POLARS = BuiltIn(
     accepts=comes_from("polars", "DataFrame", "LazyFrame"),
     write=_write_polars,
     read=partial(_read_parquet, "polars"),
+    estimate=_estimate_polars,
 )
 """A polars DataFrame as Parquet; a LazyFrame is streamed into the file and comes back as a DataFrame."""
 
@@ -130,6 +136,7 @@ PANDAS = BuiltIn(
     accepts=comes_from("pandas", "DataFrame"),
     write=_write_pandas,
     read=partial(_read_parquet, "pandas"),
+    estimate=lambda frame: int(frame.memory_usage().sum()),
 )
 """A pandas DataFrame as Parquet, its index included."""
 
@@ -140,6 +147,7 @@ ARROW = BuiltIn(
     accepts=comes_from("pyarrow", "Table", "RecordBatch"),
     write=_write_arrow,
     read=partial(_read_parquet, "arrow"),
+    estimate=lambda table: int(table.nbytes),
 )
 """An Arrow Table as Parquet; a RecordBatch comes back as a Table."""
 
@@ -150,5 +158,6 @@ NUMPY = BuiltIn(
     accepts=comes_from("numpy", "ndarray"),
     write=_write_numpy,
     read=_read_numpy,
+    estimate=lambda array: int(array.nbytes),
 )
 """A numpy array as `.npy`, never with pickled objects in it."""

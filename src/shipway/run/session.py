@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,15 +19,16 @@ from typing import Any
 from uuid import uuid4
 
 from shipway.artifact import Artifact, check_name, key_path
-from shipway.codec import encode
+from shipway.codec import Codec, codec_for, estimate, suffix_for
 from shipway.digest import sha256_file
 from shipway.errors import InputError, StoreError
 from shipway.run.capture import Stamp, changed
 from shipway.run.environment import environment
+from shipway.run.growing import Growing
 from shipway.run.journal import Journal
 from shipway.run.order import Order
 from shipway.run.record import RunRecord, read_record, write_record
-from shipway.run.uploads import Uploads
+from shipway.run.uploads import LARGE, Uploads
 from shipway.store.base import Store
 
 LOCAL = "shipway.prefect.local"
@@ -82,14 +84,17 @@ class Session:
         check_name(name)
         if isinstance(value, Path) and value.is_dir():
             return self._save_folder(name, value)
+        way = codec_for(value, codec)
         # A private file per value: two tasks may save at once, and under the same name.
         path = self._new_file()
         try:
-            encoded = encode(value, path, codec)
+            if self._uploads and estimate(value, way) >= LARGE:
+                return self._save_large(name, value, way, path, self._uploads)
+            rows = way.write(value, path)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        return self._take(name, path, codec=encoded.codec, suffix=encoded.suffix, rows=encoded.rows)
+        return self._take(name, path, codec=way.name, suffix=suffix_for(value, way), rows=rows)
 
     def note_input(self, artifact: Artifact, run: str, *, asked: str = "", kind: str = "artifact") -> None:
         """Note that the run read an artifact of another run.
@@ -210,6 +215,22 @@ class Session:
             self._uploads.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
 
+    def _save_large(self, name: str, value: object, codec: Codec, path: Path, uploads: Uploads) -> Artifact:
+        """Write a value into a file which is sent, and hashed, while it grows."""
+        key, growing = self._key(name, suffix_for(value, codec)), Growing(path)
+        known: Future[Artifact] = Future()
+        number = self._begin(name)
+        hashing = uploads.send_growing(key, growing, lambda arrived: self._sent(number, known, arrived, path))
+        try:
+            rows = codec.write(value, path)
+            growing.end(whole=True)
+            sha256, size = hashing.result()
+            known.set_result(Artifact(name, key, sha256, size, codec.name, rows))
+        except BaseException:
+            growing.end(whole=False)
+            raise
+        return known.result()
+
     def _save_folder(self, name: str, folder: Path) -> Artifact:
         """Save every file below a folder, then an index of them under the folder's own name."""
         files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -230,29 +251,42 @@ class Session:
     ) -> Artifact:
         """Send a file, or have it sent; one of our own is removed afterwards."""
         sha256, size = sha256_file(path)
-        area = "files/" if captured else ""
-        ending = "" if name.endswith(suffix) else suffix
-        key = f"{self.order.folder}/{self.order.attempt}/{area}{key_path(name + ending)}"
-        artifact = Artifact(name, key, sha256, size, codec, rows, captured)
-        number = uuid4().hex
-        self.journal.add({"saving": number, "name": name})
+        key = self._key(name, suffix, "files/" if captured else "")
+        known: Future[Artifact] = Future()
+        known.set_result(Artifact(name, key, sha256, size, codec, rows, captured))
+        number = self._begin(name)
 
         def done(arrived: bool) -> None:
-            if not captured:
-                path.unlink(missing_ok=True)
-            # Noted after the upload: a journal never names what is not there.
-            self.journal.add({"sent": number} | ({"artifact": artifact.to_json()} if arrived else {}))
+            self._sent(number, known, arrived, None if captured else path)
 
         if self._uploads:
             self._uploads.send(key, path, size, done)
-            return artifact
+            return known.result()
         arrived = False
         try:
             self.store.put(key, path)
             arrived = True
         finally:
             done(arrived)
-        return artifact
+        return known.result()
+
+    def _key(self, name: str, suffix: str, area: str = "") -> str:
+        ending = "" if name.endswith(suffix) else suffix
+        return f"{self.order.folder}/{self.order.attempt}/{area}{key_path(name + ending)}"
+
+    def _begin(self, name: str) -> str:
+        """Note that something is about to be sent, and return the number that its arrival is to be noted under."""
+        number = uuid4().hex
+        self.journal.add({"saving": number, "name": name})
+        return number
+
+    def _sent(self, number: str, known: Future[Artifact], arrived: bool, path: Path | None) -> None:
+        """Note that something was sent, after the upload: a journal never names what is not there."""
+        # What was sent while it was written may have arrived before its writer knows all of it.
+        facts = {"artifact": known.result().to_json()} if arrived else {}
+        if path:
+            path.unlink(missing_ok=True)
+        self.journal.add({"sent": number} | facts)
 
 
 def _named(entry: str) -> Callable[..., Any]:

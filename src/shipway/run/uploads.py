@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 from shipway.errors import ShipwayError
+from shipway.run.growing import GivenUpError, Growing
 from shipway.store.base import Store
 
 AT_ONCE = 8
+LARGE = 32 << 20
+"""Bytes from which a file is sent while it is being written; a smaller one is whole before much of it has gone."""
 MOST_WAITING_BYTES = 2 << 30
 """What may wait on the disk of a worker; whoever wants to save more waits until there is room."""
+
+Done = Callable[[bool], None]
+"""Told in a thread of its own whether a file has arrived."""
+
+_T = TypeVar("_T")
 
 
 class Uploads:
     """Sends files to a store, several at a time, and says at the end whether all have arrived.
+
+    A file that is sent under a key that another one is on its way to comes after that one.
 
     Args:
         store: opens the store, when there is something to send.
@@ -30,14 +41,14 @@ class Uploads:
         self._waiting = 0
         self._failure: ShipwayError | None = None
 
-    def send(self, key: str, path: Path, size: int, done: Callable[[bool], None]) -> None:
-        """Have a file sent; one that is sent under a key that another one is on its way to comes after it.
+    def send(self, key: str, path: Path, size: int, done: Done) -> None:
+        """Have a file sent.
 
         Args:
             key: where to.
             path: the file, which nobody else may change or remove until it was sent.
             size: its length in bytes.
-            done: told in a thread of its own whether the file has arrived.
+            done: told of its arrival.
 
         Raises:
             StoreError: a file of before could not be sent; so the run is lost, and need not go on.
@@ -47,22 +58,57 @@ class Uploads:
                 self._changed.wait()
             self.check()
             self._waiting += size
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="shipway-upload")
-            # The pool begins with what came first, so the one waited for here is at work, or done.
-            self._last[key] = self._pool.submit(self._send, key, path, size, done, self._last.get(key))
+            self._last[key] = self._start(self._send, key, lambda: path, size, done, self._last.get(key))
 
-    def _send(self, key: str, path: Path, size: int, done: Callable[[bool], None], before: Future[None] | None) -> None:
+    def send_growing(self, key: str, growing: Growing, done: Done) -> Future[tuple[str, int]]:
+        """Have a file sent while it is being written, if it gets large.
+
+        Args:
+            key: where to.
+            growing: the file; whoever writes it says when it is whole, or that it was given up.
+            done: told of its arrival.
+
+        Returns:
+            Its sha256 and size in bytes, when it is whole.
+
+        Raises:
+            StoreError: as `send`.
+        """
+
+        def content() -> Path | Iterator[bytes]:
+            return growing.pieces() if growing.reaches(LARGE) else growing.path
+
+        with self._changed:
+            self.check()
+            self._last[key] = self._start(self._send, key, content, 0, done, self._last.get(key))
+            return self._start(growing.digest)
+
+    def _start(self, work: Callable[..., _T], *arguments: Any) -> Future[_T]:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="shipway-upload")
+        return self._pool.submit(work, *arguments)
+
+    def _send(
+        self,
+        key: str,
+        content: Callable[[], Path | Iterator[bytes]],
+        size: int,
+        done: Done,
+        before: Future[None] | None,
+    ) -> None:
         arrived = False
         try:
             if before:
+                # The pool begins with what came first, so this one is at work, or done.
                 before.result()
             if not self._failure:
-                self._store().put(key, path)
+                self._store().put(key, content())
                 arrived = True
         except ShipwayError as error:
             with self._changed:
                 self._failure = self._failure or error
+        except GivenUpError:
+            pass  # whoever was writing it has heard why
         finally:
             done(arrived)
             with self._changed:

@@ -79,8 +79,11 @@ class Store(Protocol):
             ObjectNotFoundError: there is no such object.
         """
 
-    def put(self, key: str, data: bytes | Path) -> str:
+    def put(self, key: str, data: bytes | Path | Iterator[bytes]) -> str:
         """Write an object, replacing what was there; a path is streamed, memory bounded.
+
+        An iterator yields the content in pieces, whose number and sizes nobody knows before. If it raises, nothing was
+        written and its exception comes out here.
 
         Returns:
             The object's ETag.

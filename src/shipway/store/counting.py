@@ -52,7 +52,7 @@ class CountingStore:
         """See `Store.head`."""
         return self._counted().head(key)
 
-    def put(self, key: str, data: bytes | Path) -> str:
+    def put(self, key: str, data: bytes | Path | Iterator[bytes]) -> str:
         """See `Store.put`."""
         return self._counted().put(key, data)
 

@@ -104,7 +104,7 @@ class FolderStore:
             modified = datetime.fromtimestamp(found.st_mtime, UTC)
             return ObjectInfo(key=key, size=found.st_size, etag=_etag(file), modified=modified)
 
-    def put(self, key: str, data: bytes | Path) -> str:
+    def put(self, key: str, data: bytes | Path | Iterator[bytes]) -> str:
         """Write an object, replacing what was there."""
         with self._translated(key), self._written(data) as (temporary, etag), self._locked(key):
             self._named(key, temporary.replace)
@@ -197,7 +197,7 @@ class FolderStore:
         raise FileNotFoundError(errno.ENOENT, "not a file", key)
 
     @contextmanager
-    def _written(self, data: bytes | Path, sha256: str | None = None) -> Iterator[tuple[Path, str]]:
+    def _written(self, data: bytes | Path | Iterator[bytes], sha256: str | None = None) -> Iterator[tuple[Path, str]]:
         """Write a file that nobody sees yet, and remove it unless it got a name."""
         folder = self._private / "tmp"
         _make_folder(folder)
@@ -205,7 +205,7 @@ class FolderStore:
         temporary = folder / secrets.token_hex(16)
         try:
             with temporary.open("xb+") as file:
-                for piece in source.checked(data, sha256) if sha256 else source.pieces(data):
+                for piece in source.checked(data, sha256):
                     file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())

@@ -40,6 +40,8 @@ RETRY_SECONDS = 60.0
 """How long a failing request is tried again by default: long enough for a local server to be started anew."""
 WHOLE_UPLOAD = 8 << 20
 """Bytes up to which a file is sent in one request, which alone can be conditional, and of each part of a larger one."""
+STREAM_PART = 16 << 20
+"""Bytes of each part of what nobody knows the length of: enough for 160 GB in as many parts as S3 takes."""
 
 _PARTS = 9_000  # S3 takes at most 10,000 of them
 _PARTS_AT_ONCE = 3  # each in memory: what a build of several large files is mostly made of
@@ -133,10 +135,12 @@ class ObjectStore:
                 raise self._translate(reason, key) from error
             raise self._translate(error, key) from error
 
-    def put(self, key: str, data: bytes | Path) -> str:
-        """Write an object, replacing what was there; a path is streamed, memory bounded."""
+    def put(self, key: str, data: bytes | Path | Iterator[bytes]) -> str:
+        """Write an object, replacing what was there; a path or iterator is streamed, memory bounded."""
         path = self._full(key)
         try:
+            if not isinstance(data, bytes | Path):
+                return self._multipart(path, data, STREAM_PART)
             return self._send(path, data, "overwrite") if _fits(data) else self._upload(path, data)
         except (BaseError, OSError) as error:
             raise self._translate(error, key) from error
@@ -245,13 +249,17 @@ class ObjectStore:
         # Opened here for the words: obstore's exception for an unreadable file is the one for a missing object.
         with source.opened(file):
             pass
+        part = max(WHOLE_UPLOAD, source.size(file) // _PARTS)
+        return self._multipart(path, source.checked(file, sha256) if sha256 else file, part)
+
+    def _multipart(self, path: str, content: bytes | Path | Iterator[bytes], part: int) -> str:
         result = obstore.put(
             self._store,
             path,
             # A source that fails, as one with a wrong digest does after its last piece, ends the upload unfinished.
-            source.checked(file, sha256) if sha256 else file,
+            content,
             use_multipart=True,
-            chunk_size=max(WHOLE_UPLOAD, source.size(file) // _PARTS),
+            chunk_size=part,
             max_concurrency=_PARTS_AT_ONCE,
             attributes={"Content-Type": _kind(path)},
         )

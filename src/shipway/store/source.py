@@ -33,19 +33,29 @@ def opened(data: Source) -> Iterator[BinaryIO]:
         yield file
 
 
-def pieces(data: Source) -> Iterator[bytes]:
+def pieces(data: Source | Iterator[bytes]) -> Iterator[bytes]:
     """Yield what is to be written in pieces."""
+    if not isinstance(data, bytes | Path):
+        yield from data
+        return
     with opened(data) as file:
         while piece := file.read(PIECE):
             yield piece
 
 
-def checked(data: Source, sha256: str) -> Iterator[bytes]:
+def checked(data: Source | Iterator[bytes], sha256: str | None) -> Iterator[bytes]:
     """Yield what is to be written in pieces, and fail after the last if it was not what it should be.
+
+    Args:
+        data: what is to be written.
+        sha256: its digest, or None where nobody knows it.
 
     Raises:
         IntegrityError: the bytes have another digest.
     """
+    if sha256 is None:
+        yield from pieces(data)
+        return
     seen = hashlib.sha256()
     for piece in pieces(data):
         seen.update(piece)
