@@ -6,13 +6,19 @@ then. A flight's own departure, and anything that happened after the cut-off, ta
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import polars as pl
-from ingest import Tables
-from validate import WIND_LIMIT_MPH
+from ingest import Tables, months_before
 
 HOURS_AHEAD = 2
+TAIL_DAYS = 3
+"""How far a feature looks back before its month: a flight counts when it leaves, which may be two days after it was due
+(`validate.POSSIBLE`), and up to eight hours before the flight that asks."""
+WIND_LIMIT_MPH = 200
 TARGET = "arr_delay"
 CATEGORIES = ["origin", "carrier", "dest"]
 SCHEDULE = ["departure_minute", "arrival_minute", "weekday", "distance", "seats"]
@@ -24,6 +30,11 @@ IDENTITY = ["partition", "year", "month", "day", "flight", "tailnum", "hour"]
 
 def build_features(tables: Tables) -> pl.DataFrame:
     """Return one row for each flight that arrived: who it is, its features, and its arrival delay."""
+    return describe(tables).filter(pl.col(TARGET).is_not_null())
+
+
+def describe(tables: Tables) -> pl.DataFrame:
+    """Return one row for each scheduled flight: who it is, its features, and its arrival delay where it arrived."""
     due = pl.col("time_hour") + pl.duration(minutes="minute")
     flights = tables.flights.with_row_index("row").with_columns(
         due=due,
@@ -37,10 +48,33 @@ def build_features(tables: Tables) -> pl.DataFrame:
         .pipe(_add_delay, "carrier_delay_3h", ["origin", "carrier"], hours=3)
         .pipe(_add_delay, "dest_delay_6h", ["dest"], hours=6)
         .pipe(_add_backlog, "origin_backlog_3h", hours=3)
-        .filter(pl.col(TARGET).is_not_null())
         .sort("row")
         .select(*IDENTITY, *FEATURES, TARGET)
     )
+
+
+def needed(tables: Tables, month: date) -> Tables:
+    """Return what the features of `month` are made of: the month, the last days before it, their weather and aircraft."""
+    of_month = pl.col("partition") == month
+    begins = tables.flights.filter(of_month)["time_hour"].min()
+    before = pl.col("time_hour") >= pl.lit(begins) - pl.duration(days=TAIL_DAYS)
+    flights = tables.flights.filter(of_month | ((pl.col("partition") == months_before(month, 1)) & before))
+    ends = flights["time_hour"].max()
+    weather = tables.weather.filter(before & (pl.col("time_hour") <= pl.lit(ends)))
+    return replace(
+        tables, flights=flights, weather=weather, planes=tables.planes.join(flights, on="tailnum", how="semi")
+    )
+
+
+def fingerprint(tables: Tables) -> str:
+    """Return twelve hex digits that tell these tables, and this file's code, from others.
+
+    Features built once are found again by it. It is of the values, as CSV: equal tables may differ in memory.
+    """
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for frame in (tables.flights, tables.weather, tables.planes):
+        digest.update(frame.write_csv().encode())
+    return digest.hexdigest()[:12]
 
 
 def split(features: pl.DataFrame, month: date) -> tuple[pl.DataFrame, pl.DataFrame]:
