@@ -70,6 +70,11 @@ class Session:
         return cls(Order(**json.loads((scratch / "order.json").read_text())), scratch)
 
     @property
+    def began_here(self) -> bool:
+        """Whether this process began the session, and did not join what another one began."""
+        return self._uploads is not None
+
+    @property
     def store(self) -> Store:
         """The store the run's data goes to, opened when first needed."""
         with self._lock:
