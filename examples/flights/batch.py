@@ -32,7 +32,7 @@ def describe_flights(month: date) -> pl.DataFrame:
     """Return each scheduled flight of the month with what is known of it two hours before departure."""
     shelf = Shelf(flow="main")
     months = ingest.months_between(ingest.months_before(month, 1), month)
-    flights = {part: shelf.flights(part)[0] for part in months}
+    flights = {part: shelf.flights(part) for part in months}
     tables = ingest.gather(flights, shelf.weather(), shelf.planes())
     described = features.describe(features.needed(tables, month))
     return described.filter(pl.col("partition") == month).drop(features.TARGET)

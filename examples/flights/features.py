@@ -54,7 +54,7 @@ def describe(tables: Tables) -> pl.DataFrame:
 
 
 def needed(tables: Tables, month: date) -> Tables:
-    """Return what the features of `month` are made of: the month, the last days before it, their weather and aircraft."""
+    """Return what the features of `month` are made of: it and the last days before it, their weather and aircraft."""
     of_month = pl.col("partition") == month
     begins = tables.flights.filter(of_month)["time_hour"].min()
     before = pl.col("time_hour") >= pl.lit(begins) - pl.duration(days=TAIL_DAYS)

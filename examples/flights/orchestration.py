@@ -77,29 +77,24 @@ class Trained:
 
 
 @task(name="ingest", **OUTSIDE)
-def ingest_months(month: str, history: int, refresh: bool) -> tuple[Plan, ingest.Tables, list[date]]:
-    """Gather the flights of all months, and keep as received what no run has brought in yet.
-
-    Returns:
-        The plan, the tables, and the months of the history that this run brought in.
-    """
+def ingest_months(month: str, history: int, refresh: bool) -> tuple[Plan, ingest.Tables]:
+    """Gather the flights of all months, and keep as received what no run has brought in yet."""
     shelf = Shelf()
     asked = shelf.next_month() if month == NEXT else ingest.parse_month(month)
     if history < 1:
         raise ValueError(f"history is {history}, but at least one earlier month is needed to train on")
     before = ingest.months_before(asked, 1)
     plan = Plan(asked, ingest.months_between(ingest.months_before(asked, history), before))
-    found = {part: shelf.flights(part, refresh=refresh and part == asked) for part in plan.partitions}
-    tables = ingest.gather({part: frame for part, (frame, _) in found.items()}, shelf.weather(), shelf.planes())
-    return plan, tables, [part for part in plan.partitions[:-1] if found[part][1]]
+    flights = {part: shelf.flights(part, refresh=refresh and part == asked) for part in plan.partitions}
+    return plan, ingest.gather(flights, shelf.weather(), shelf.planes())
 
 
 @task(name="validate", **INSIDE)
-def validate_months(tables: ingest.Tables, plan: Plan, fresh: list[date]) -> dict[str, list[validate.Check]]:
+def validate_months(tables: ingest.Tables, plan: Plan) -> dict[str, list[validate.Check]]:
     """Stop before training if the data cannot be right, or if the model would learn what cannot be known."""
     leaks.refuse_leaks(features.FEATURES)
     checks = {f"{plan.month:%Y-%m}": validate.validate(tables, plan.month, plan.history)}
-    checks |= {f"{part:%Y-%m}": validate.validate_partition(tables, part) for part in fresh}
+    checks |= {f"{part:%Y-%m}": validate.validate_partition(tables, part) for part in plan.partitions[:-1]}
     shipway.save("validation", {month: [asdict(check) for check in found] for month, found in checks.items()})
     for month, found in checks.items():
         for check in found:
@@ -217,8 +212,8 @@ def main(month: str = "2013-02", history: int = 12, refresh: bool = False) -> di
         history: how many earlier months to train on, at most.
         refresh: ask the source for the month again, because flights were reported late.
     """
-    plan, tables, fresh = ingest_months(month, history, refresh)
-    checks = validate_months(tables, plan, fresh)
+    plan, tables = ingest_months(month, history, refresh)
+    checks = validate_months(tables, plan)
     training, holdout = build_features(tables, plan)
     trained = train_model(training)
     predictions, metrics, rival = evaluate_model(trained, training, holdout, plan)

@@ -45,11 +45,13 @@ def decision(month: str, decided: Any, note: str) -> None:
 
 
 def validation(checks: Mapping[str, Sequence[Check]]) -> None:
-    """Show each check with what failed it, those that failed first."""
+    """Show each check of the month with what failed it, those that failed first, and what failed of other months."""
+    asked = next(iter(checks))
     rows = [
         {"month": month, **asdict(check), "examples": ", ".join(check.examples)}
         for month, found in checks.items()
         for check in sorted(found, key=lambda check: (check.passed, check.level))
+        if month == asked or not check.passed
     ]
     shipway.report.section(
         "Checks of the data", "An error stops the run before training, a warning is only said.", rows

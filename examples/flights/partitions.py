@@ -29,8 +29,8 @@ class Shelf:
 
     flow: str | None = None
 
-    def flights(self, month: date, *, refresh: bool = False) -> tuple[pl.DataFrame, bool]:
-        """Return a month's flights as received, and whether this run brought them in.
+    def flights(self, month: date, *, refresh: bool = False) -> pl.DataFrame:
+        """Return a month's flights as received.
 
         Args:
             month: its first day.
@@ -40,17 +40,17 @@ class Shelf:
 
     def weather(self) -> pl.DataFrame:
         """Return the hourly weather as received."""
-        return self._kept("raw/weather", ingest.read_weather)[0]
+        return self._kept("raw/weather", ingest.read_weather)
 
     def planes(self) -> pl.DataFrame:
         """Return the aircraft as received."""
-        return self._kept("raw/planes", ingest.read_planes)[0]
+        return self._kept("raw/planes", ingest.read_planes)
 
     def features(self, tables: ingest.Tables, month: date) -> pl.DataFrame:
         """Return the features of a month; those that another run built of the same data with the same code, if any."""
         part = features.needed(tables, month)
         name = f"features/{month:%Y-%m}-{features.fingerprint(part)}"
-        return self._kept(name, lambda: features.build_features(part).filter(pl.col("partition") == month))[0]
+        return self._kept(name, lambda: features.build_features(part).filter(pl.col("partition") == month))
 
     def next_month(self) -> date:
         """Return the first month that can be predicted and that no run has come to an end with."""
@@ -66,13 +66,13 @@ class Shelf:
         except NotFoundError:
             return None
 
-    def _kept(self, name: str, make: Callable[[], pl.DataFrame], *, refresh: bool = False) -> tuple[pl.DataFrame, bool]:
+    def _kept(self, name: str, make: Callable[[], pl.DataFrame], *, refresh: bool = False) -> pl.DataFrame:
         kept = self.stored(name)
         if kept is not None and not refresh:
-            return kept, False
+            return kept
         fresh = make()
         if kept is not None and kept.equals(fresh):
-            return kept, False
+            return kept
         if len(fresh):
             shipway.save(name, fresh)
-        return fresh, True
+        return fresh

@@ -1,4 +1,4 @@
-"""Pictures of a month's predictions and of the months before, drawn without pyplot so that no display and no global state is needed."""
+"""Pictures of a month's predictions and of the months before; without pyplot they need no display, no global state."""
 
 from __future__ import annotations
 

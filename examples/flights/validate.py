@@ -94,10 +94,9 @@ def _errors(flights: pl.DataFrame, earlier: pl.DataFrame, month: date) -> Iterat
     sizes = [len(frame) / _days(frame["partition"][0]) for frame in earlier.partition_by("partition")]
     usual = float(pl.Series(sizes).median() or 0)
     found = len(flights) / _days(month)
-    odd = [f"{month:%Y-%m}: {found:.0f}"] if sizes and len(flights) and abs(found - usual) > USUAL_SIZE * usual else []
-    yield error(
-        "usual size", odd, f"months with {USUAL_SIZE:.0%} more or less than the usual {usual:.0f} flights a day"
-    )
+    off = sizes and len(flights) and abs(found - usual) > USUAL_SIZE * usual
+    odd = [f"{month:%Y-%m}: {found:.0f}"] if off else []
+    yield error("usual size", odd, f"months over {USUAL_SIZE:.0%} off the usual {usual:.0f} flights a day")
 
     repeated = flights.filter(flights.select(KEY).is_duplicated())
     yield error("no duplicates", _rows(repeated, KEY), "rows that name the same flight", len(repeated))
