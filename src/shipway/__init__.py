@@ -1,7 +1,7 @@
 """Shipway: from a training script to a deployed workflow on Prefect 3 and S3.
 
-In a flow or a task: `save`, `load` and `log_metrics` keep its data, `report.section` and `report.verdict` add to its
-page. Everything else is the `shipway` command.
+In a flow or a task: `save`, `load` and `log_metrics` keep its data; `gate`, `register` and `champion` its models;
+`report.section` and `report.verdict` add to its page. Everything else is the `shipway` command.
 """
 
 from __future__ import annotations
@@ -13,15 +13,36 @@ if TYPE_CHECKING:
     from shipway import report
     from shipway.artifact import Artifact
     from shipway.errors import ShipwayError
+    from shipway.model.decision import Decision
+    from shipway.model.gate import gate
+    from shipway.model.use import champion, register
+    from shipway.model.version import ModelVersion
     from shipway.run.data import load, log_metrics, save
 
-__all__ = ["Artifact", "ShipwayError", "load", "log_metrics", "report", "save"]
+__all__ = [
+    "Artifact",
+    "Decision",
+    "ModelVersion",
+    "ShipwayError",
+    "champion",
+    "gate",
+    "load",
+    "log_metrics",
+    "register",
+    "report",
+    "save",
+]
 
 _HOMES = {
     "Artifact": "shipway.artifact",
+    "Decision": "shipway.model.decision",
+    "ModelVersion": "shipway.model.version",
     "ShipwayError": "shipway.errors",
+    "champion": "shipway.model.use",
+    "gate": "shipway.model.gate",
     "load": "shipway.run.data",
     "log_metrics": "shipway.run.data",
+    "register": "shipway.model.use",
     "save": "shipway.run.data",
 }
 

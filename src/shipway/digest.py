@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +48,33 @@ def canonical_json(value: Any) -> bytes:
 def is_sha256(text: object) -> bool:
     """Tell whether `text` is 64 lower-case hexadecimal digits."""
     return isinstance(text, str) and len(text) == 64 and not set(text) - set("0123456789abcdef")
+
+
+def seal(document: Mapping[str, Any]) -> bytes:
+    """Encode a document for people and programs, with its own digest under `seal`, so that any changed byte is found.
+
+    Raises:
+        ValueError, TypeError: as `canonical_json`.
+    """
+    return _lines({**document, "seal": sha256_bytes(canonical_json(document))})
+
+
+def unseal(data: bytes) -> dict[str, Any]:
+    """Return the document that `seal` encoded.
+
+    Raises:
+        ValueError: a byte of it has changed.
+    """
+    try:
+        document = json.loads(data)
+        seal_of = document.pop("seal")
+        whole = seal_of == sha256_bytes(canonical_json(document)) and data == _lines({**document, "seal": seal_of})
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise ValueError("it does not match its seal")
+    return dict(document)
+
+
+def _lines(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()

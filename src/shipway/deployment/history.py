@@ -19,12 +19,12 @@ from typing import Any
 from shipway.artifact import segment
 from shipway.blob import current_epoch
 from shipway.digest import canonical_json, sha256_bytes
-from shipway.errors import ConflictError, InputError, IntegrityError, ObjectExistsError, ObjectNotFoundError
+from shipway.errors import ConflictError, InputError, IntegrityError, ObjectNotFoundError
 from shipway.manifest import Version
+from shipway.store import swap
 from shipway.store.base import Store
 
 FORMAT = 1
-TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,27 +93,7 @@ def read_pointer_at(store: Store, key: str, *, cache: Path | None = None) -> Poi
         data, etag = _read_cached(store, key, cache) if cache else store.read_tagged(key)
     except ObjectNotFoundError:
         return None
-    try:
-        document = json.loads(data)
-        if document["version"] != FORMAT:
-            raise ValueError(f"version {str(document['version'])[:40]!r} is not {FORMAT}")
-        moves = tuple(
-            Moved(
-                Version.parse(item["release"]),
-                str(item["at"]),
-                item.get("entrypoint"),
-                item.get("schema"),
-                item.get("pinned") is True,
-            )
-            for item in document["history"]
-        )
-    except (IntegrityError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise IntegrityError(
-            f"{store.url(key)} is malformed: {error}", hint="apply the deployment again after removing it"
-        ) from None
-    if not moves:
-        raise IntegrityError(f"{store.url(key)} names no release", hint="apply the deployment again after removing it")
-    return Pointer(moves, etag)
+    return _decode(store, key, data, etag)
 
 
 def check_usable(pointer: Pointer | None, version: Version, full_name: str) -> None:
@@ -165,24 +145,24 @@ def move_pointer(
         InputError: the release is old and not in the history; see `check_usable`.
     """
     key = pointer_key(flow, name)
-    for _ in range(TRIES):
-        pointer = read_pointer_at(store, key)
+    before: Moves = ()
+
+    def make(data: bytes | None) -> bytes | None:
+        nonlocal before
+        pointer = None if data is None else _decode(store, key, data, "")
         if pointer is not None and pointer.current == version:
-            return lambda: None
+            return None
         # For the very history that is replaced: it may have lost the release since somebody looked.
         check_usable(pointer, version, f"{flow}/{name}")
+        before = pointer.moves if pointer else ()
         now = Moved(version, datetime.now(UTC).isoformat(timespec="seconds"), entrypoint, schema)
-        try:
-            if pointer is None:
-                store.create(key, _encode((now,)))
-                # There is no safe way to remove it: it stays, and keeps a release.
-                return lambda: None
-            before = pointer.moves
-            etag = store.replace(key, _encode((now, *before)), etag=pointer.etag)
-        except (ObjectExistsError, ConflictError):
-            continue
-        return lambda: _put_back(store, key, before, etag)
-    raise ConflictError(f"the pointer of {flow}/{name} keeps being moved by somebody else", hint="try again")
+        return _encode((now, *before))
+
+    etag = swap.change(store, key, make)
+    if etag is None or not before:
+        # Nothing was moved; or it is the first move, and there is no safe way to remove it: it keeps a release.
+        return lambda: None
+    return lambda: _put_back(store, key, before, etag)
 
 
 def pin(store: Store, flow: str, name: str, version: Version, *, pinned: bool = True) -> None:
@@ -214,17 +194,37 @@ def change_pointer(store: Store, key: str, change: Callable[[Moves], Moves]) -> 
         ConflictError: somebody else kept moving it.
         IntegrityError: the pointer is malformed.
     """
-    for _ in range(TRIES):
-        pointer = read_pointer_at(store, key)
-        wanted = change(pointer.moves if pointer else ())
-        if pointer is None or wanted == pointer.moves:
-            return
-        try:
-            store.replace(key, _encode(wanted), etag=pointer.etag)
-        except ConflictError:
-            continue
-        return
-    raise ConflictError(f"{store.url(key)} keeps being moved by somebody else", hint="try again")
+
+    def make(data: bytes | None) -> bytes | None:
+        moves = _decode(store, key, data, "").moves if data is not None else ()
+        wanted = change(moves)
+        return None if data is None or wanted == moves else _encode(wanted)
+
+    swap.change(store, key, make)
+
+
+def _decode(store: Store, key: str, data: bytes, etag: str) -> Pointer:
+    try:
+        document = json.loads(data)
+        if document["version"] != FORMAT:
+            raise ValueError(f"version {str(document['version'])[:40]!r} is not {FORMAT}")
+        moves = tuple(
+            Moved(
+                Version.parse(item["release"]),
+                str(item["at"]),
+                item.get("entrypoint"),
+                item.get("schema"),
+                item.get("pinned") is True,
+            )
+            for item in document["history"]
+        )
+    except (IntegrityError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise IntegrityError(
+            f"{store.url(key)} is malformed: {error}", hint="apply the deployment again after removing it"
+        ) from None
+    if not moves:
+        raise IntegrityError(f"{store.url(key)} names no release", hint="apply the deployment again after removing it")
+    return Pointer(moves, etag)
 
 
 def _put_back(store: Store, key: str, moves: Moves, etag: str) -> None:

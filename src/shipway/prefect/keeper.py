@@ -15,6 +15,7 @@ from prefect.flows import Flow
 from prefect.futures import PrefectFuture
 from prefect.logging.loggers import flow_run_logger
 
+from shipway.model.commit import commit
 from shipway.prefect.api import Api
 from shipway.prefect.handover import Code
 from shipway.prefect.labels import AFTER, REPRODUCES, RESUMES, label
@@ -193,7 +194,7 @@ class _Attempt:
         )
         for reason in left_out:
             logger.warning("Not saved: %s", reason)
-        record = self.session.commit(self.session.record())
+        record = commit(self.session, logger.info)
         size = sum(artifact.bytes for artifact in record.artifacts)
         logger.info(
             "Saved %s, %d bytes, to %s",

@@ -17,6 +17,7 @@ from prefect.flows import Flow
 from prefect.logging.loggers import flow_run_logger
 
 from shipway.errors import ServerError
+from shipway.model.commit import commit
 from shipway.prefect.pull import workspaces
 from shipway.prefect.stores import LOCAL_BLOCK, default_block, is_local_default, store_of
 from shipway.run.order import Order
@@ -82,8 +83,8 @@ def _begin(flow: str, run: FlowRun) -> Session:
 def _commit(flow: Flow[Any, Any], flow_run: FlowRun, state: State) -> None:  # noqa: ARG001 - Prefect names its hooks' parameters
     done = _sessions.pop(str(flow_run.id), None)
     if done is not None:
-        record = done.commit(done.record())
         logger = flow_run_logger(flow_run=flow_run)
+        record = commit(done, logger.info)
         logger.info("Saved %d objects to %s", len(record.artifacts), done.store.url(done.order.folder))
         done.close()
 

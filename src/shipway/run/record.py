@@ -37,7 +37,9 @@ class RunRecord:
         metrics: numbers by name.
         environment: interpreter, system and packages with their versions.
         timings: `scheduled`, `started` and `ended`, in UTC, ISO 8601.
-        models: versions of models that the run made.
+        models: versions of models that the run made: `name`, `version`, `artifact`, `key`, `sha256`, `at`, `decision`,
+            `checked`, `promote`, `against`, `facts`.
+        champions: by model, the version that was champion when the run asked, or None where there was none.
         reads: files of the release that the run read: `path`, `sha256`.
         reproduces: folder in the store of the run that this one repeats.
         resumes: id of the failed run whose completed tasks were not done again.
@@ -56,6 +58,7 @@ class RunRecord:
     environment: Mapping[str, Any] = field(default_factory=dict)
     timings: Mapping[str, str] = field(default_factory=dict)
     models: tuple[Mapping[str, Any], ...] = ()
+    champions: Mapping[str, int | None] = field(default_factory=dict)
     reads: tuple[Mapping[str, str], ...] = ()
     reproduces: str | None = None
     resumes: str | None = None

@@ -172,7 +172,8 @@ class Session:
         if self._uploads:
             self._uploads.join()
         lines = self.journal.lines()
-        inputs = {(line["input"]["key"], line["input"]["run"]): line["input"] for line in lines if "input" in line}
+        # Asked for in other words it is another input: a run that repeats this one looks it up by the words.
+        inputs = {tuple(line["input"].values()): line["input"] for line in lines if "input" in line}
         metrics: dict[str, float] = {}
         for line in lines:
             metrics |= line.get("metrics", {})
