@@ -9,9 +9,9 @@ import contest
 import features
 import ingest
 import polars as pl
-from orchestration import NEXT, OUTSIDE
+from orchestration import NEXT, OUTSIDE, say
 from partitions import Shelf
-from prefect import flow, get_run_logger, task
+from prefect import flow, task
 
 import shipway
 
@@ -53,7 +53,7 @@ def predict(month: str = NEXT) -> dict[str, Any]:
         schedule.select(*features.IDENTITY, *features.CATEGORIES).with_columns(prediction=predicted),
     )
     facts = {"month": f"{asked:%Y-%m}", "flights": len(schedule), "mean_delay": float(predicted.mean())}
-    get_run_logger().info(f"{facts['month']}: {len(schedule)} flights, version {champion.version}")
+    say(f"{facts['month']}: {len(schedule)} flights, predicted by version {champion.version}")
     return {**facts, "version": champion.version}
 
 

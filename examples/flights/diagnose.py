@@ -12,6 +12,8 @@ BINS = 10
 MOVED, SHIFTED = 0.1, 0.25
 """PSI from which a feature counts as moved, and as shifted: the rule of thumb of N. Siddiqi, Credit Risk Scorecards,
 Wiley 2006."""
+SMALLEST = 0.0001
+"""The least share of a bin: one row in ten thousand."""
 FEWEST = 30
 """Flights that a slice must have to be shown: the error of a few says little."""
 HOURS = (("night, 0 to 5", 5), ("morning, 6 to 9", 9), ("noon, 10 to 13", 13), ("afternoon, 14 to 17", 17))
@@ -22,7 +24,7 @@ def psi(training: pl.Series, holdout: pl.Series) -> float:
 
     It is the sum over bins of (p - q) ln(p / q), where p and q are the shares of held-out and of training rows in the
     bin. Numbers fall between the deciles of training, every text is a bin of its own, and what is missing is one, too.
-    Half a row is added to each bin, so that an empty one gives a number. The formula is Siddiqi's (see `MOVED`); as a
+    A share below `SMALLEST` counts as that, so that an empty bin gives a number. The formula is Siddiqi's (see `MOVED`); as a
     divergence it is that of Jeffreys (1946).
     """
     if training.dtype == pl.String:
@@ -32,7 +34,7 @@ def psi(training: pl.Series, holdout: pl.Series) -> float:
         known = training.drop_nulls().to_numpy().astype(float)
         edges = np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1])) if len(known) else np.empty(0)
         before, after = (_histogram(series, edges) for series in (training, holdout))
-    p, q = ((counts + 0.5) / (counts.sum() + 0.5 * len(counts)) for counts in (after, before))
+    p, q = (np.maximum(counts / counts.sum(), SMALLEST) for counts in (after, before))
     return float(((p - q) * np.log(p / q)).sum())
 
 

@@ -33,14 +33,14 @@ MARGIN = 0.005
 """The part by which the RMSE must shrink for a new champion: less is not worth a change."""
 
 
-def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
+def may_pass(_task: Any, _run: Any, state: Any) -> bool:
     """Tell whether another try is worth it: a source may answer in a moment, a month asked wrongly stays wrong."""
     return isinstance(state.data, OSError | StoreError) and not isinstance(state.data, FileNotFoundError)
 
 
 # Tasks hand tables to each other in memory; Prefect would otherwise hash each of them for a cache nobody reads.
 INSIDE: dict[str, Any] = {"cache_policy": NO_CACHE}
-OUTSIDE: dict[str, Any] = INSIDE | {"retries": 2, "retry_delay_seconds": [2, 10], "retry_condition_fn": _may_pass}
+OUTSIDE: dict[str, Any] = INSIDE | {"retries": 2, "retry_delay_seconds": [2, 10], "retry_condition_fn": may_pass}
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def validate_months(tables: ingest.Tables, plan: Plan) -> dict[str, list[validat
     for month, found in checks.items():
         for check in found:
             if not check.passed:
-                _say(f"{check.level}: {month}: {check.name}: {check.count} {check.message}")
+                say(f"{check.level}: {month}: {check.name}: {check.count} {check.message}")
     try:
         validate.refuse_failures(checks)
     except validate.ValidationError as error:
@@ -200,7 +200,8 @@ def report(
     }
     for name, picture in pictures.items():
         shipway.save(f"plots/{name}", picture)
-    page.errors(predictions, pictures, scores)
+    # Loaded again as the text of an SVG, so that nothing is drawn twice.
+    page.errors(predictions, {name: shipway.load(f"plots/{name}") for name in pictures}, scores)
 
 
 @flow(name="main")
@@ -220,11 +221,11 @@ def main(month: str = "2013-02", history: int = 12, refresh: bool = False) -> di
     decided = decide(trained, holdout, predictions, rival, plan)
     report(trained, (training, holdout), predictions, decided, checks, tables, plan)
     decision, note = decided
-    _say(
+    say(
         f"{plan.month:%Y-%m}: RMSE {metrics['rmse']:.2f} min, baseline {metrics['baseline_rmse']:.2f} min, "
         f"{metrics['rmse_change_percent']:+.1f} %"
     )
-    _say(" ".join([f"{decision.verdict}:", *decision.reasons, note]))
+    say(" ".join([f"{decision.verdict}:", *decision.reasons, note]))
     return {
         "month": f"{plan.month:%Y-%m}",
         "trained_on_rows": len(training),
@@ -233,7 +234,8 @@ def main(month: str = "2013-02", history: int = 12, refresh: bool = False) -> di
     }
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Write a line into the run's log."""
     get_run_logger().info(text)
 
 
