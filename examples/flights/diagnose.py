@@ -24,8 +24,8 @@ def psi(training: pl.Series, holdout: pl.Series) -> float:
 
     It is the sum over bins of (p - q) ln(p / q), where p and q are the shares of held-out and of training rows in the
     bin. Numbers fall between the deciles of training, every text is a bin of its own, and what is missing is one, too.
-    A share below `SMALLEST` counts as that, so that an empty bin gives a number. The formula is Siddiqi's (see `MOVED`); as a
-    divergence it is that of Jeffreys (1946).
+    A share below `SMALLEST` counts as that, so that an empty bin gives a number. The formula is in Siddiqi (see
+    `MOVED`); as a divergence it is that of Jeffreys (1946).
     """
     if training.dtype == pl.String:
         bins = pl.concat([training, holdout]).unique().drop_nulls().sort().to_list()
