@@ -51,7 +51,9 @@ class Line:
         """Return in sentences what was found of a version, and what became of it."""
         reasons = version.decision.reasons if version.decision else ("No gate was asked.",)
         if version.checked:
-            reasons += (f"Loaded again from the store, it predicted the same (values compared: {version.checked['rows']:,}).",)
+            reasons += (
+                f"Loaded again from the store, it predicted the same (values compared: {version.checked['rows']:,}).",
+            )
         elif version.decision and version.decision.promote:
             reasons += ("It was not loaded again and checked, as predict= was not given; so a person must promote it.",)
         if self.status(version) == "waiting":
