@@ -26,6 +26,7 @@ from shipway.run.order import Order
 from shipway.run.record import RunRecord
 from shipway.run.session import Session, activate
 from shipway.store.folder import FolderStore
+from tests.acceptance.conftest import Shell
 
 FLIGHTS = Path(__file__).parents[2] / "examples" / "flights"
 MODULES = tuple(path.stem for path in FLIGHTS.glob("*.py"))
@@ -546,3 +547,32 @@ def test_other_data_than_expected_is_refused(example: Callable[[str], Any], monk
 )
 def test_only_what_may_pass_is_tried_again(error: Exception, again: bool, example: Callable[[str], Any]) -> None:
     assert example("orchestration").may_pass(None, None, SimpleNamespace(data=error)) is again
+
+
+def test_two_months_and_a_batch_on_a_stack(example: Callable[[str], Any], project: Shell) -> None:
+    for path in FLIGHTS.glob("*.py"):
+        shutil.copy(path, project.folder)
+    monthly = ["--cron", "0 6 3 * *", "--timezone", "America/New_York", "-p", "month=next", "-p", "history=1"]
+    project.ok("deploy", "./orchestration.py:main", "-n", "flights", "-t", "blue", *monthly)
+    project.ok("deploy", "./batch.py:predict", "-n", "flights", "-t", "blue")
+
+    february, march = (project.json("run", "main/flights", "--watch") for _ in range(2))
+    batch = project.json("run", "predict/flights", "-p", "month=2013-03", "--watch")
+
+    saved = [{artifact["name"] for artifact in run["artifacts"]} for run in (february, march, batch)]
+    assert {"raw/flights-2013-01", "raw/flights-2013-02", "scores/2013-02"} <= saved[0]
+    assert {"raw/flights-2013-03", "scores/2013-03"} == {name for name in saved[1] if "2013-" in name} - features(
+        saved[1]
+    )
+    assert len(features(saved[0])) == 2
+    assert len(features(saved[1])) == 1
+    assert saved[2] == {"predictions/batch"}
+    assert [run["models"][0]["version"] for run in (february, march)] == [1, 2]
+    assert march["metrics"]["rmse"] < march["metrics"]["baseline_rmse"]
+    read = {item["name"]: item["run"] for item in march["inputs"]}
+    assert read["raw/flights-2013-02"] == read["model"] == february["id"]
+    assert "model" in {item["name"] for item in batch["inputs"] if item["kind"] == "model"}
+
+
+def features(names: set[str]) -> set[str]:
+    return {name for name in names if name.startswith("features/")}
