@@ -38,7 +38,7 @@ down:
 	@if [ -x $(BIN)/shipway ]; then $(BIN)/shipway down; fi
 
 clean: down
-	rm -rf $(VENV) .shipway .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .venv-* .shipway .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 
 lock:  ## resolve the dependencies anew; needs uv
 	scripts/lock
@@ -60,6 +60,8 @@ $(VENV)/.test: $(VENV)/.run requirements-test.lock
 	$(PIP) --require-hashes --no-deps -r requirements-test.lock
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.test requirements-bench.lock
+$(VENV)/.bench: $(VENV)/.test requirements-bench.lock requirements-bench-s3fs.lock
 	$(PIP) --require-hashes --no-deps -r requirements-bench.lock
+	$(PYTHON) -m venv .venv-s3fs
+	.venv-s3fs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-bench-s3fs.lock
 	@touch $@

@@ -61,14 +61,20 @@ class Took:
     peak: int
 
 
-def measure(work: str, job: Job, environment: Mapping[str, str]) -> Took:
+def measure(work: str, job: Job, environment: Mapping[str, str], python: str = sys.executable) -> Took:
     """Do a piece of work, named `module:function`, in a process of its own.
+
+    Args:
+        work: what to do.
+        job: on what.
+        environment: the process's environment variables.
+        python: the interpreter, another one where the tool does not go along with ours.
 
     Raises:
         RuntimeError: it failed; nothing is concluded from the time of a failure.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.alone", work],
+        [python, "-m", "benchmarks.alone", work],
         input=json.dumps(asdict(job)),
         env={**environment, "PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,

@@ -88,11 +88,13 @@ def _children() -> float:
 def clean_environment(home: Path, **variables: str) -> dict[str, str]:
     """Return this process's environment without what the person at this machine has configured.
 
-    Bytecode is written: a program that is compiled anew at each start is not what a user has.
+    Bytecode is written: a program that is compiled anew at each start is not what a user has. The programs beside this
+    Python come first on the path, as where its environment is active.
     """
     foreign = ("AWS_", "PREFECT_", "SHIPWAY_", "PYTHONDONTWRITEBYTECODE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     own = {"HOME": str(home), "PREFECT_HOME": str(home / ".prefect"), "AWS_EC2_METADATA_DISABLED": "true"}
+    own["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return kept | own | variables
 
 

@@ -59,6 +59,7 @@ def run_facts(api: Api, run: dict[str, Any], settings: Settings) -> dict[str, An
         "page": f"{api.ui_url}/runs/flow-run/{run['id']}",
         "metrics": {},
         "artifacts": [],
+        "models": [],
     }
     block = store_block(api, run, settings)
     if block is None or run["state_type"] != "COMPLETED":
@@ -73,6 +74,7 @@ def run_facts(api: Api, run: dict[str, Any], settings: Settings) -> dict[str, An
         ]
         facts["environment"] = {key: value for key, value in record.environment.items() if key != "packages"}
         facts["inputs"] = list(record.inputs)
+        facts["models"] = list(record.models)
     return facts
 
 
@@ -88,3 +90,9 @@ def show_facts(facts: dict[str, Any]) -> None:
         click.echo()
         rows = [(a["name"], size(a["bytes"]), a["rows"], a["address"]) for a in facts["artifacts"]]
         print_table(("SAVED", "SIZE", "ROWS", "ADDRESS"), rows)
+    if facts["models"]:
+        click.echo()
+        verdicts = [
+            (m["name"], m["version"], (m["decision"] or {}).get("verdict"), m["artifact"]) for m in facts["models"]
+        ]
+        print_table(("MODEL", "VERSION", "VERDICT", "SAVED AS"), verdicts)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shipway.cli.output import epilog, json_option, print_json, print_table, say, size
+from shipway.cli.output import block_option, epilog, json_option, print_json, print_table, say, size
 from shipway.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ EXAMPLES = [
 
 
 @click.command(epilog=epilog(EXAMPLES, [3, 4, 5, 6, 7, 9]))
-@click.option("-sb", "--storage-block", "block", metavar="TYPE/NAME", help="Block of the store; see `shipway build`.")
+@block_option
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
 @click.option(
     "--keep-last",

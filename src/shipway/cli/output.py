@@ -28,6 +28,10 @@ EXIT_STATUSES = {
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
+block_option = click.option(
+    "-sb", "--storage-block", "block", metavar="TYPE/NAME", help="Block of the store; see `shipway build`."
+)
+
 
 def epilog(examples: Sequence[str], statuses: Sequence[int] = ()) -> str:
     """Return the end of a command's help: examples and exit statuses."""
@@ -44,6 +48,16 @@ def epilog(examples: Sequence[str], statuses: Sequence[int] = ()) -> str:
 def say(text: str) -> None:
     """Tell the person something that is not the command's answer."""
     click.echo(text, err=True)
+
+
+def person() -> str:
+    """Return what this machine calls the person at it."""
+    from getpass import getuser
+
+    try:
+        return getuser()
+    except (OSError, KeyError, ImportError):
+        return "somebody"
 
 
 def print_json(value: Any) -> None:

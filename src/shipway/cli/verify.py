@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shipway.cli.output import epilog, json_option, print_json, print_table, progress, say, size
+from shipway.cli.output import block_option, epilog, json_option, print_json, print_table, progress, say, size
 from shipway.errors import IntegrityError
 from shipway.settings import Settings
 
@@ -21,7 +21,7 @@ SHOWN = 3
 @click.command(
     epilog=epilog(["shipway verify", "shipway verify -sb s3/prod", "shipway verify --json"], [3, 4, 5, 6, 9])
 )
-@click.option("-sb", "--storage-block", "block", metavar="TYPE/NAME", help="Block of the store; see `shipway build`.")
+@block_option
 @json_option
 def command(block: str | None, as_json: bool) -> None:
     """Read every release, run record and artifact that anything refers to, and compare it with its digest.
@@ -40,7 +40,8 @@ def command(block: str | None, as_json: bool) -> None:
     else:
         click.echo(
             f"{store.address}: {_count(report.deployments, 'deployment')}, {_count(report.releases, 'release')}, "
-            f"{_count(report.runs, 'run')} with {_count(report.artifacts, 'artifact')}, {size(report.bytes)}"
+            f"{_count(report.runs, 'run')} with {_count(report.artifacts, 'artifact')}, "
+            f"{f'{report.models} versions of models, ' if report.models else ''}{size(report.bytes)}"
         )
         if report.findings:
             print_table(("PROBLEM", "OF", "LOST", "NEEDED BY", "OBJECT"), [_row(item) for item in report.findings])

@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from shipway.errors import InputError, ObjectNotFoundError, ShipwayError
-from shipway.model.registry import number, promote_decided, settle
+from shipway.model.promotion import promote_decided, settle
+from shipway.model.registry import number
 from shipway.model.version import version_of
 from shipway.run.models import SHARED
 from shipway.run.record import RunRecord, read_record

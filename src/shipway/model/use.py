@@ -11,7 +11,8 @@ from shipway.digest import canonical_json
 from shipway.errors import InputError, IntegrityError, NotFoundError
 from shipway.model.commit import champions_seen
 from shipway.model.decision import Decision
-from shipway.model.registry import champion_at, current_version, settle
+from shipway.model.promotion import settle
+from shipway.model.registry import champion_at, current_version
 from shipway.model.version import ModelVersion
 from shipway.run.data import read_artifact
 from shipway.run.models import model_folder
@@ -178,7 +179,9 @@ def _champion_of_run(session: Session, name: str) -> ModelVersion | None:
 
 def _values(predictions: Any) -> list[Any]:
     """Return predictions as a flat list of plain values."""
-    if isinstance(predictions, str | bytes | Mapping) or hasattr(predictions, "collect"):
+    if isinstance(predictions, str | bytes):
+        return [predictions]
+    if isinstance(predictions, Mapping) or hasattr(predictions, "collect"):
         raise InputError(f"predictions cannot be compared as a {type(predictions).__name__}", hint="give an array")
     # A frame of pandas has the last of these, one of polars the one before: it is taken row by row.
     for method in ("tolist", "to_list", "to_pylist", "rows", "itertuples"):
@@ -189,7 +192,7 @@ def _values(predictions: Any) -> list[Any]:
         return [predictions]
     flat: list[Any] = []
     for value in predictions:
-        flat += _values(value) if isinstance(value, Iterable) and not isinstance(value, str | bytes) else [value]
+        flat += _values(value) if isinstance(value, Iterable) else [value]
     return flat
 
 

@@ -13,6 +13,7 @@ from shipway.release.retention import in_parallel
 from shipway.release.verify import DAMAGED, MISSING, Finding, check_releases, hash_object
 from shipway.run.record import RunRecord
 from shipway.run.references import deployment_of, is_record, read_pointers, read_records
+from shipway.run.verify_models import Made, check_models, made_by
 from shipway.store.base import Store
 
 NAMED = 5
@@ -28,6 +29,7 @@ class Report:
         releases: number of releases that anything refers to.
         runs: number of run records.
         artifacts: number of artifacts in them.
+        models: number of versions of models in them.
         bytes: bytes of files and artifacts that were compared with their digests.
         findings: what is missing or damaged; empty when all is well.
     """
@@ -36,6 +38,7 @@ class Report:
     releases: int
     runs: int
     artifacts: int
+    models: int
     bytes: int
     findings: tuple[Finding, ...]
 
@@ -65,6 +68,7 @@ class _Verification:
         self.findings: list[Finding] = []
         self.runs: defaultdict[Version, list[str]] = defaultdict(list)
         self.run_count: defaultdict[Version, int] = defaultdict(int)
+        self.models: dict[str, Made] = {}
         self.records = 0
         self.artifacts = 0
         self.done = 0
@@ -76,6 +80,8 @@ class _Verification:
             self._note(size)
             if problem:
                 self.findings.append(Finding("run", _name(record), problem, artifact.key, (artifact.name,)))
+        models, wrong = check_models(self.store, self.models)
+        self.findings += wrong
         for version, names in self.runs.items():
             more = self.run_count[version] - len(names)
             users[version] += [*names, *([f"{more} more runs"] if more else [])]
@@ -85,7 +91,8 @@ class _Verification:
             _, still = self._referrers([])
             found = [item for item in found if (version := Version.parse(item.name)) in still or version in self.runs]
         self.findings += found
-        return Report(deployments, len(users), self.records, self.artifacts, self.done, tuple(self.findings))
+        findings = tuple(self.findings)
+        return Report(deployments, len(users), self.records, self.artifacts, models, self.done, findings)
 
     def _referrers(self, findings: list[Finding]) -> tuple[int, defaultdict[Version, list[str]]]:
         """Return the number of pointers, and the releases that pointers refer to, with the deployments that do."""
@@ -117,6 +124,7 @@ class _Verification:
                     self.run_count[version] += 1
                     if len(self.runs[version]) < NAMED:
                         self.runs[version].append(_name(record))
+                self.models |= made_by(record, key.removesuffix("/run.json"))
             except IntegrityError as error:
                 self.findings.append(_malformed("run", _name(record), key, error))
             for artifact in {artifact.key: artifact for artifact in record.artifacts}.values():
