@@ -32,6 +32,7 @@ BADGES = {
 }
 """Words that get a colour where they stand alone in a cell."""
 
+_CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\r"}
 _LEVELS = {word: level for level, known in BADGES.items() for word in known}
 
 
@@ -44,12 +45,17 @@ def render(page: Page) -> str:
 
 def render_index(index: Index) -> str:
     """Return the page over deployments, runs and models as HTML."""
-    return _template("index.html").render(index=index)
+    return _valid(_template("index.html").render(index=index))
 
 
 def prepare() -> None:
     """Compile the template of a run's page: a process that many runs are forked from does it once for all of them."""
     _template("run.html")
+
+
+def _valid(html: str) -> str:
+    """Return a page without the characters that HTML has no place for, which names and messages may hold."""
+    return html.encode("utf-8", "replace").decode().translate(_CONTROLS)
 
 
 class _Figures:
