@@ -29,6 +29,7 @@ COMMANDS = {
     "runs": "List runs.",
     "show": "Show one run and what it saved.",
     "get": "Fetch something a run saved.",
+    "report": "Open the page of a run, or one over all of them.",
     "models": "List models, their versions and champions.",
     "promote": "Make a version of a model champion.",
     "verify": "Check everything in the store that is in use.",

@@ -16,6 +16,8 @@ from shipway.store.base import Store
 FORMAT = 1
 MAX_BYTES = 64 * 1024 * 1024
 
+_LISTS = ("inputs", "models", "reads", "left_out")
+
 _KEY = re.compile(r"runs/(?P<flow>[^/]+)/(?P<date>\d{4}-\d{2}-\d{2})/(?P<run>[^/]+)-(?P<id8>[0-9a-f]{8})/run\.json")
 
 
@@ -43,6 +45,7 @@ class RunRecord:
         reads: files of the release that the run read: `path`, `sha256`.
         reproduces: folder in the store of the run that this one repeats.
         resumes: id of the failed run whose completed tasks were not done again.
+        left_out: what was found in the working folder and not saved, each with the reason.
     """
 
     run_id: str
@@ -62,6 +65,7 @@ class RunRecord:
     reads: tuple[Mapping[str, str], ...] = ()
     reproduces: str | None = None
     resumes: str | None = None
+    left_out: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Encode as JSON for people and programs."""
@@ -117,7 +121,7 @@ def read_record(store: Store, key: str) -> RunRecord:
         if document.pop("version") != FORMAT:
             raise ValueError("of an unknown version; a newer Shipway wrote it")
         artifacts = tuple(Artifact.from_json(item) for item in document.pop("artifacts"))
-        lists: dict[str, Any] = {name: tuple(document.pop(name, ())) for name in ("inputs", "models", "reads")}
+        lists: dict[str, Any] = {name: tuple(document.pop(name, ())) for name in _LISTS}
         return RunRecord(artifacts=artifacts, **lists, **document)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"{store.url(key)} is not a run record: {error}") from None

@@ -34,6 +34,9 @@ LOCAL = "shipway.prefect.local"
 
 LOOK_SECONDS = 0.02
 
+MOST_LEFT_OUT = 500
+"""How many of the files that were not captured a record names."""
+
 VARIABLE = "SHIPWAY_RUN_FOLDER"
 """Environment variable that tells a run's child processes where its session lies."""
 
@@ -161,6 +164,10 @@ class Session:
         for path in found.paths:
             name = f"files/{path}" if path in saved else path
             self._take(name, folder / path, codec="file", captured=True)
+        # A record is read whole, and a run may leave a million files behind.
+        more = len(found.left_out) - MOST_LEFT_OUT
+        rest = (f"and {more} more",) if more > 0 else ()
+        self.journal.add({"left_out": found.left_out[:MOST_LEFT_OUT] + rest})
         return found.left_out
 
     def record(self) -> RunRecord:
@@ -197,6 +204,7 @@ class Session:
             },
             reproduces=order.reproduces,
             resumes=order.resumes,
+            left_out=tuple(reason for line in lines for reason in line.get("left_out", ())),
         )
 
     def commit(self, record: RunRecord) -> RunRecord:
