@@ -21,9 +21,16 @@ TAIL_DAYS = 3
 WIND_LIMIT_MPH = 200
 TARGET = "arr_delay"
 CATEGORIES = ["origin", "carrier", "dest"]
-SCHEDULE = ["departure_minute", "arrival_minute", "weekday", "distance", "seats"]
+SCHEDULE = ["departure_minute", "arrival_minute", "weekday", "distance", "seats", "flights_that_hour"]
 WEATHER = ["wind_dir", "wind_speed", "wind_gust", "precip", "visib", "humid"]
-OTHERS = ["origin_delay_1h", "carrier_delay_3h", "dest_delay_6h", "origin_backlog_3h"]
+OTHERS = [
+    "origin_delay_1h",
+    "city_delay_1h",
+    "carrier_delay_3h",
+    "carrier_city_delay_3h",
+    "dest_delay_6h",
+    "origin_backlog_3h",
+]
 FEATURES = [*CATEGORIES, *SCHEDULE, *WEATHER, *OTHERS]
 IDENTITY = ["partition", "year", "month", "day", "flight", "tailnum", "hour"]
 
@@ -40,12 +47,15 @@ def describe(tables: Tables) -> pl.DataFrame:
         due=due,
         left=due + pl.duration(minutes="dep_delay"),
         cutoff=due - pl.duration(hours=HOURS_AHEAD),
+        city=pl.lit("New York"),
     )
     return (
         flights.pipe(_add_schedule, tables.planes)
         .pipe(_add_weather, tables.weather)
         .pipe(_add_delay, "origin_delay_1h", ["origin"], hours=1)
+        .pipe(_add_delay, "city_delay_1h", ["city"], hours=1)
         .pipe(_add_delay, "carrier_delay_3h", ["origin", "carrier"], hours=3)
+        .pipe(_add_delay, "carrier_city_delay_3h", ["carrier"], hours=3)
         .pipe(_add_delay, "dest_delay_6h", ["dest"], hours=6)
         .pipe(_add_backlog, "origin_backlog_3h", hours=3)
         .sort("row")
@@ -88,6 +98,7 @@ def _add_schedule(flights: pl.DataFrame, planes: pl.DataFrame) -> pl.DataFrame:
         departure_minute=pl.col("hour") * 60 + pl.col("minute"),
         arrival_minute=arrival // 100 * 60 + arrival % 100,
         weekday=pl.date("year", "month", "day").dt.weekday(),
+        flights_that_hour=pl.len().over("origin", "time_hour"),
     ).join(planes.select("tailnum", "seats"), on="tailnum", how="left")
 
 
