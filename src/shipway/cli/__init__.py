@@ -26,6 +26,7 @@ COMMANDS = {
     "rollback": "Make an earlier release, or an earlier champion of a model, current again.",
     "worker": "Run what is in a queue.",
     "run": "Start a run of a deployment.",
+    "backfill": "Run a deployment once for each of many values.",
     "runs": "List runs.",
     "show": "Show one run and what it saved.",
     "get": "Fetch something a run saved.",

@@ -29,7 +29,7 @@ from shipway.settings import Settings
 from shipway.store.opening import open_store
 
 OPENER = "shipway.prefect.keeper:open_block"
-TURN = "shipway.prefect.runs:wait_for_end"
+TURN = "shipway.prefect.turn:wait_for_turn"
 
 
 def open_block(block: str) -> Any:

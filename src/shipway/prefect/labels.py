@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 RELEASE = "shipway.release"
-"""The release to run, where that is another one than the deployment has when the run is created."""
+"""The release to run, where that may be another one than the deployment has when the run is created."""
 REPRODUCES = "shipway.reproduces"
 """Folder in the store of the run whose inputs are taken, whatever has been saved since."""
 RESUMES = "shipway.resumes"

@@ -189,26 +189,6 @@ def follow(api: Api, run_id: str, tell: Callable[[Happening], None]) -> dict[str
         time.sleep(POLL_SECONDS)
 
 
-def wait_for_end(run_id: str) -> None:
-    """Wait until a run has ended, however; one that is not there any more has.
-
-    Raises:
-        ServerUnreachableError: the server stayed away for `PATIENCE_SECONDS`.
-    """
-    api = Api(Settings.load())
-    patience = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            run = api.find(f"/flow_runs/{run_id}")
-            if run is None or run["state_type"] in FINAL:
-                return
-            patience = time.monotonic() + PATIENCE_SECONDS
-        except ServerUnreachableError:
-            if time.monotonic() > patience:
-                raise
-        time.sleep(POLL_SECONDS)
-
-
 def _why_waiting(api: Api, run: Mapping[str, Any]) -> str:
     """Say why nobody may have taken a run that is due."""
     pool, queue = run.get("work_pool_name"), run.get("work_queue_name")
