@@ -31,6 +31,8 @@ COMMANDS = {
     "get": "Fetch something a run saved.",
     "models": "List models, their versions and champions.",
     "promote": "Make a version of a model champion.",
+    "why": "Show what something was made of, down to raw inputs.",
+    "reproduce": "Do a run again and compare what it saves.",
     "verify": "Check everything in the store that is in use.",
     "gc": "Remove what nothing in the store needs any more.",
 }
