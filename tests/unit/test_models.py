@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import threading
 import time
 from collections.abc import Callable
@@ -77,6 +78,21 @@ def test_a_year_of_training(training: Training, folder_store: FolderStore) -> No
 def test_a_champion_loads_anywhere_by_an_address(training: Training, folder_store: FolderStore) -> None:
     training.train(1)
     assert shipway.champion(NAME, store=folder_store.address).model == {"number": 1}
+
+
+def test_a_version_travels_without_the_keys_of_its_store(training: Training, folder_store: FolderStore) -> None:
+    training.train(1)
+    here = shipway.champion(NAME, store=folder_store)
+    assert here.model == {"number": 1}
+    data = pickle.dumps(here)
+    assert data == pickle.dumps(shipway.champion(NAME, store=folder_store))
+    there = pickle.loads(data)  # noqa: S301 - our own
+    assert there == here
+    assert (there.store, here.store) == (None, folder_store)
+    with pytest.raises(InputError, match="another process"):
+        there.load("model")
+    with training.run(2):
+        assert there.model == {"number": 1}
 
 
 def test_a_model_that_nobody_made(folder_store: FolderStore) -> None:
@@ -634,6 +650,16 @@ def test_a_version_that_disagrees_with_its_record_is_named(damaged: Training) ->
     assert finding.reason == "it and the record of train/run-2 differ"
     with pytest.raises(IntegrityError, match="differ in facts"):
         read_line(damaged.store, NAME)
+
+
+@pytest.mark.parametrize("folder", ["runs/../../x", "runs/a/b", "code/a/b/c", ""])
+def test_a_version_points_at_a_run_only(damaged: Training, folder: str) -> None:
+    key = documents.version_key(NAME, 2)
+    document = documents.read_version(damaged.store, key)
+    assert document is not None
+    damaged.store.put(key, documents.version_bytes({**document, "folder": folder}))
+    [finding] = verify(damaged.store).findings
+    assert "no run's folder" in str(finding.reason)
 
 
 def test_what_is_missing_is_named(damaged: Training) -> None:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from shipway.artifact import Artifact
-from shipway.errors import NotFoundError
+from shipway.errors import InputError, NotFoundError
 from shipway.model.decision import Decision
 from shipway.run.record import RunRecord
 from shipway.store.base import Store
@@ -48,7 +48,12 @@ class ModelVersion:
     release: str | None
     artifact: Artifact
     artifacts: Mapping[str, Artifact] = field(repr=False)
-    store: Store = field(repr=False, compare=False)
+    store: Store | None = field(repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # It may travel to another process, or into a stored result: without the keys of the store, and without what
+        # was loaded. So equal versions also have equal bytes.
+        return {name: value for name, value in self.__dict__.items() if name != "model"} | {"store": None}
 
     @cached_property
     def model(self) -> Any:
@@ -75,6 +80,7 @@ class ModelVersion:
 
         Raises:
             NotFoundError: the run saved nothing of that name.
+            InputError: the version came here from another process, and there is no run whose store could be asked.
             IntegrityError: the stored bytes are not those that were saved.
         """
         from shipway.run.data import read_artifact
@@ -85,9 +91,15 @@ class ModelVersion:
             names = ", ".join(sorted(self.artifacts)[:12])
             raise NotFoundError(f"run {self.run_name} saved no {artifact!r}", hint=f"it saved {names}")
         session = current()
+        where = self.store or (session.store if session else None)
+        if where is None:
+            raise InputError(
+                f"version {self.version} of {self.name} has come from another process, without its store",
+                hint="ask for it with shipway.champion here",
+            )
         if session is not None and session.order.run_id != self.run:
             session.note_input(found, self.run, asked=self.name, kind="model")
-        return read_artifact(self.store, found, self.artifacts)
+        return read_artifact(where, found, self.artifacts)
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts as plain values."""

@@ -21,6 +21,7 @@ from shipway.prefect.handover import Code
 from shipway.prefect.labels import AFTER, REPRODUCES, RESUMES, label
 from shipway.prefect.links import publish
 from shipway.prefect.stores import store_of
+from shipway.release.cache import Cache
 from shipway.run.order import Order
 from shipway.run.record import RunRecord
 from shipway.run.session import Session, activate
@@ -187,6 +188,8 @@ class _Attempt:
             return
         logger = flow_run_logger(flow_run=self.run)
         settings = self.keeper.settings
+        cache = Cache.open(settings.cache_folder, settings.cache_max_bytes)
+        self.session.note_reads(*self.keeper.workspace.read(self.keeper.store, cache))
         left_out = self.session.capture(
             self.keeper.workspace.folder,
             self.keeper.workspace.before,

@@ -126,6 +126,9 @@ def read_version(store: Store, key: str) -> dict[str, Any] | None:
     sound = all(isinstance(document.get(field), str) for field in texts) and is_sha256(document["sha256"])
     if not sound or not all(isinstance(document.get(field), int) for field in numbers):
         raise IntegrityError(f"{store.url(key)} is damaged: it is no version of a model")
+    parts = document["folder"].split("/")
+    if len(parts) != 4 or parts[0] != "runs" or {"", ".", ".."} & set(parts):
+        raise IntegrityError(f"{store.url(key)} is damaged: {document['folder']!r:.80} is no run's folder")
     if version_at(key) != document["version"]:
         raise IntegrityError(f"{store.url(key)} is damaged: it is of version {document['version']}")
     return document

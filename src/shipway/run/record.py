@@ -43,6 +43,7 @@ class RunRecord:
             `checked`, `promote`, `against`, `facts`.
         champions: by model, the version that was champion when the run asked, or None where there was none.
         reads: files of the release that the run read: `path`, `sha256`.
+        reads_gap: why `reads` may lack some, or None where it is whole.
         reproduces: folder in the store of the run that this one repeats.
         resumes: id of the failed run whose completed tasks were not done again.
         left_out: what was found in the working folder and not saved, each with the reason.
@@ -63,6 +64,7 @@ class RunRecord:
     models: tuple[Mapping[str, Any], ...] = ()
     champions: Mapping[str, int | None] = field(default_factory=dict)
     reads: tuple[Mapping[str, str], ...] = ()
+    reads_gap: str | None = None
     reproduces: str | None = None
     resumes: str | None = None
     left_out: tuple[str, ...] = ()
@@ -91,6 +93,12 @@ def run_folder(flow: str, scheduled: datetime, run_name: str, run_id: str) -> st
     The name makes it readable, the last eight digits of the id (the random end of a time-ordered UUID) make it unique.
     """
     return f"runs/{segment(flow)}/{scheduled:%Y-%m-%d}/{segment(run_name)}-{run_id.replace('-', '')[-8:]}"
+
+
+def folder_of(record: RunRecord) -> str:
+    """Return the folder of a run's data, as its record tells."""
+    due = datetime.fromisoformat(record.timings["scheduled"])
+    return run_folder(record.flow, due, record.run_name, record.run_id)
 
 
 def write_record(store: Store, folder: str, record: RunRecord) -> bool:

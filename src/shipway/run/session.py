@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,6 +115,15 @@ class Session:
         """Note numbers by name; a later number takes an earlier one's place."""
         self.journal.add({"metrics": dict(metrics)})
 
+    def note_reads(self, reads: Sequence[Mapping[str, str]], gap: str | None) -> None:
+        """Note which files of its release the run read.
+
+        Args:
+            reads: `path` and `sha256` of each.
+            gap: why some may be missing, or None.
+        """
+        self.journal.add({"reads": list(reads), "gap": gap})
+
     def artifacts(self) -> dict[str, Artifact]:
         """Return what was saved so far and has arrived, by name."""
         return {
@@ -184,6 +193,8 @@ class Session:
         metrics: dict[str, float] = {}
         for line in lines:
             metrics |= line.get("metrics", {})
+        unwatched: dict[str, Any] = {"reads": [], "gap": "nobody watched" if self.order.release else None}
+        read = [unwatched, *(line for line in lines if "reads" in line)][-1]
         order = self.order
         return RunRecord(
             run_id=order.run_id,
@@ -202,6 +213,8 @@ class Session:
                 "started": self.started.isoformat(),
                 "ended": datetime.now(UTC).isoformat(),
             },
+            reads=tuple(read["reads"]),
+            reads_gap=read["gap"],
             reproduces=order.reproduces,
             resumes=order.resumes,
             left_out=tuple(reason for line in lines for reason in line.get("left_out", ())),
