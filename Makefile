@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test tools lint types bench screenshots down clean lock
+.PHONY: demo test tools lint types bench replay screenshots down clean lock
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run  ## the main job: stack, block, build, apply, worker, run; leaves the stack up
@@ -27,6 +27,9 @@ types: $(VENV)/.test
 
 bench: $(VENV)/.bench  ## ratios of two things in one run, medians
 	$(BIN)/python -m benchmarks
+
+replay: $(VENV)/.run  ## the flights example's year on a stack of its own; writes its figures into the docs
+	$(BIN)/python scripts/replay_flights.py
 
 screenshots: $(VENV)/.test  ## the UI in headless Chromium, into results/
 	$(BIN)/python scripts/screenshots.py

@@ -147,3 +147,9 @@ class RunCancelledError(RunFailedError):
     """The run was cancelled."""
 
     exit_code = 11
+
+
+class NotReproducedError(ShipwayError):
+    """A run that repeats another one saved something else."""
+
+    exit_code = 12

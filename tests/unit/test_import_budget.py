@@ -50,6 +50,8 @@ BUDGET = {
     "show first --json":                                         "click obstore",
     "get first result copy.json":                                "click obstore pathspec typing_extensions",
     "models -sb s3/it":                                          "click obstore",
+    "why first":                                                 "click obstore",
+    "why first:result --json":                                   "click obstore",
     "status":                                                    "click psutil",
     "block s3 it --bucket-path BUCKET --endpoint-url ENDPOINT":  "click obstore",
 }  # fmt: skip

@@ -30,8 +30,11 @@ COMMANDS = {
     "runs": "List runs.",
     "show": "Show one run and what it saved.",
     "get": "Fetch something a run saved.",
+    "report": "Open the page of a run, or one over all of them.",
     "models": "List models, their versions and champions.",
     "promote": "Make a version of a model champion.",
+    "why": "Show what something was made of, down to raw inputs.",
+    "reproduce": "Do a run again and compare what it saves.",
     "verify": "Check everything in the store that is in use.",
     "gc": "Remove what nothing in the store needs any more.",
 }

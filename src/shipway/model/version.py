@@ -64,6 +64,17 @@ class ModelVersion:
         """
         return self.load(self.artifact.name)
 
+    @property
+    def previous(self) -> ModelVersion | None:
+        """The version that was champion when this one's run asked, or None where there was none: what it had to beat.
+
+        Raises:
+            IntegrityError: it is missing, or not as it was written.
+        """
+        from shipway.model.registry import champion_at
+
+        return champion_at(self.store, self.name, self.against) if self.against is not None else None
+
     def load(self, artifact: str) -> Any:
         """Return anything that the same run saved, its digest checked. A run that does so notes it as an input.
 

@@ -121,7 +121,7 @@ def _complete_path(workspace: Workspace, flow: Flow[..., Any]) -> None:
 def load_prepared(code: Code, flow_run: FlowRun) -> Flow[..., Any]:
     """Load the flow from the workspace that the worker has got ready, and say what Prefect says when it pulls code."""
     logger = flow_run_logger(flow_run=flow_run)
-    workspaces[str(flow_run.id)] = workspace = code.workspace()
+    workspaces[str(flow_run.id)] = workspace = code.workspace().watched()
     logger.info("Running 1 deployment pull step(s)")
     logger.info("Executing deployment step: release")
     os.chdir(workspace.folder)

@@ -84,6 +84,8 @@ def _commit(flow: Flow[Any, Any], flow_run: FlowRun, state: State) -> None:  # n
     done = _sessions.pop(str(flow_run.id), None)
     if done is not None:
         logger = flow_run_logger(flow_run=flow_run)
+        if workspace := workspaces.get(str(flow_run.id)):
+            done.note_reads(*workspace.read(done.store))
         record = commit(done, logger.info)
         logger.info("Saved %d objects to %s", len(record.artifacts), done.store.url(done.order.folder))
         done.close()

@@ -137,6 +137,14 @@ class Cache:
                 return copied
         raise OSError(f"files in {self.folder} change while they are used")
 
+    def tree(self, version: Version) -> tuple[Entry, ...] | None:
+        """Return the files of a release, or None where it is not in the cache."""
+        known = self._recall(version.release_id)
+        if known is None:
+            return None
+        known.lease.close()
+        return known.entries
+
     def trim(self, max_bytes: int | None = None) -> None:
         """Remove what was used longest ago until the rest has at most `max_bytes`; what is in use stays."""
         trim(self.folder, self.max_bytes if max_bytes is None else max_bytes)

@@ -76,7 +76,7 @@ def load(name: str, run: str | None = None, *, flow: str | None = None, store: S
         return read_artifact(session.store, own, session.artifacts())
     where = store or _session("load").store
     asked = "" if run is None and flow is None else f"{flow or ''}/{run or ''}"
-    record = _repeated(session, name, asked) or _find(where, flow or _session("load").order.flow, run, name)
+    record = _repeated(session, where, name, asked) or _find(where, flow or _session("load").order.flow, run, name)
     artifact = record.artifact(name)
     if session is not None:
         session.note_input(artifact, record.run_id, asked=asked)
@@ -115,13 +115,19 @@ def _session(what: str) -> Session:
     return session
 
 
-def _repeated(session: Session | None, name: str, asked: str) -> RunRecord | None:
-    """Return the record that the run which this one repeats got `name` from, when it asked in the same words."""
+def _repeated(session: Session | None, store: Store, name: str, asked: str) -> RunRecord | None:
+    """Return the record that the run which this one repeats got `name` from, when it asked in the same words.
+
+    Raises:
+        NotFoundError: it got nothing then, whatever has been saved since.
+    """
     before = session.repeated() if session else None
-    if session is None or before is None:
+    if before is None:
         return None
     found = [item["key"] for item in before.inputs if (item["name"], item.get("asked", "")) == (name, asked)]
-    return read_record(session.store, f"{run_of(found[0])}/run.json") if found else None
+    if not found:
+        raise NotFoundError(f"run {before.run_name}, which this one repeats, loaded no {name!r}")
+    return read_record(store, f"{run_of(found[0])}/run.json")
 
 
 def _find(store: Store, flow: str, run: str | None, name: str) -> RunRecord:

@@ -16,6 +16,8 @@ from shipway.store.base import Store
 FORMAT = 1
 MAX_BYTES = 64 * 1024 * 1024
 
+_LISTS = ("inputs", "models", "reads", "left_out")
+
 _KEY = re.compile(r"runs/(?P<flow>[^/]+)/(?P<date>\d{4}-\d{2}-\d{2})/(?P<run>[^/]+)-(?P<id8>[0-9a-f]{8})/run\.json")
 
 
@@ -41,8 +43,10 @@ class RunRecord:
             `checked`, `promote`, `against`, `facts`.
         champions: by model, the version that was champion when the run asked, or None where there was none.
         reads: files of the release that the run read: `path`, `sha256`.
+        reads_gap: why `reads` may lack some, or None where it is whole.
         reproduces: folder in the store of the run that this one repeats.
         resumes: id of the failed run whose completed tasks were not done again.
+        left_out: what was found in the working folder and not saved, each with the reason.
     """
 
     run_id: str
@@ -60,8 +64,10 @@ class RunRecord:
     models: tuple[Mapping[str, Any], ...] = ()
     champions: Mapping[str, int | None] = field(default_factory=dict)
     reads: tuple[Mapping[str, str], ...] = ()
+    reads_gap: str | None = None
     reproduces: str | None = None
     resumes: str | None = None
+    left_out: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Encode as JSON for people and programs."""
@@ -87,6 +93,12 @@ def run_folder(flow: str, scheduled: datetime, run_name: str, run_id: str) -> st
     The name makes it readable, the last eight digits of the id (the random end of a time-ordered UUID) make it unique.
     """
     return f"runs/{segment(flow)}/{scheduled:%Y-%m-%d}/{segment(run_name)}-{run_id.replace('-', '')[-8:]}"
+
+
+def folder_of(record: RunRecord) -> str:
+    """Return the folder of a run's data, as its record tells."""
+    due = datetime.fromisoformat(record.timings["scheduled"])
+    return run_folder(record.flow, due, record.run_name, record.run_id)
 
 
 def write_record(store: Store, folder: str, record: RunRecord) -> bool:
@@ -117,7 +129,7 @@ def read_record(store: Store, key: str) -> RunRecord:
         if document.pop("version") != FORMAT:
             raise ValueError("of an unknown version; a newer Shipway wrote it")
         artifacts = tuple(Artifact.from_json(item) for item in document.pop("artifacts"))
-        lists: dict[str, Any] = {name: tuple(document.pop(name, ())) for name in ("inputs", "models", "reads")}
+        lists: dict[str, Any] = {name: tuple(document.pop(name, ())) for name in _LISTS}
         return RunRecord(artifacts=artifacts, **lists, **document)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"{store.url(key)} is not a run record: {error}") from None

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -35,6 +35,9 @@ LOCAL = "shipway.prefect.local"
 """Module whose `session()` knows of flow runs that no worker started; a string, as it stands above this floor."""
 
 LOOK_SECONDS = 0.02
+
+MOST_LEFT_OUT = 500
+"""How many of the files that were not captured a record names."""
 
 VARIABLE = "SHIPWAY_RUN_FOLDER"
 """Environment variable that tells a run's child processes where its session lies."""
@@ -70,6 +73,11 @@ class Session:
     def join(cls, scratch: Path) -> Session:
         """Take part in a session that a parent process began."""
         return cls(Order(**json.loads((scratch / "order.json").read_text())), scratch)
+
+    @property
+    def began_here(self) -> bool:
+        """Whether this process began the session, and did not join what another one began."""
+        return self._uploads is not None
 
     @property
     def store(self) -> Store:
@@ -111,6 +119,15 @@ class Session:
     def note_metrics(self, metrics: Mapping[str, float]) -> None:
         """Note numbers by name; a later number takes an earlier one's place."""
         self.journal.add({"metrics": dict(metrics)})
+
+    def note_reads(self, reads: Sequence[Mapping[str, str]], gap: str | None) -> None:
+        """Note which files of its release the run read.
+
+        Args:
+            reads: `path` and `sha256` of each.
+            gap: why some may be missing, or None.
+        """
+        self.journal.add({"reads": list(reads), "gap": gap})
 
     def artifacts(self) -> dict[str, Artifact]:
         """Return what was saved so far and has arrived, by name."""
@@ -161,6 +178,10 @@ class Session:
         for path in found.paths:
             name = f"files/{path}" if path in saved else path
             self._take(name, folder / path, codec="file", captured=True)
+        # A record is read whole, and a run may leave a million files behind.
+        more = len(found.left_out) - MOST_LEFT_OUT
+        rest = (f"and {more} more",) if more > 0 else ()
+        self.journal.add({"left_out": found.left_out[:MOST_LEFT_OUT] + rest})
         return found.left_out
 
     def record(self) -> RunRecord:
@@ -177,6 +198,8 @@ class Session:
         metrics: dict[str, float] = {}
         for line in lines:
             metrics |= line.get("metrics", {})
+        unwatched: dict[str, Any] = {"reads": [], "gap": "nobody watched" if self.order.release else None}
+        read = [unwatched, *(line for line in lines if "reads" in line)][-1]
         order = self.order
         return RunRecord(
             run_id=order.run_id,
@@ -195,8 +218,11 @@ class Session:
                 "started": self.started.isoformat(),
                 "ended": datetime.now(UTC).isoformat(),
             },
+            reads=tuple(read["reads"]),
+            reads_gap=read["gap"],
             reproduces=order.reproduces,
             resumes=order.resumes,
+            left_out=tuple(reason for line in lines for reason in line.get("left_out", ())),
         )
 
     def commit(self, record: RunRecord) -> RunRecord:
