@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test tools lint types bench screenshots down clean lock
+.PHONY: demo test tools lint types bench screenshots report-check down clean lock
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run  ## the main job: stack, block, build, apply, worker, run; leaves the stack up
@@ -30,6 +30,9 @@ bench: $(VENV)/.bench  ## ratios of two things in one run, medians
 
 screenshots: $(VENV)/.test  ## the UI in headless Chromium, into results/
 	$(BIN)/python scripts/screenshots.py
+
+report-check: $(VENV)/.test  ## pages of runs in headless Chromium: accessibility, widths, nothing fetched; needs npm
+	$(BIN)/python scripts/report_check.py
 
 down:
 	@if [ -x $(BIN)/shipway ]; then $(BIN)/shipway down; fi

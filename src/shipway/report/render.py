@@ -134,6 +134,11 @@ def badge(cell: Any) -> str:
     return _LEVELS.get(cell.strip().lower(), "") if isinstance(cell, str) and len(cell) < 20 else ""
 
 
+def breakable(name: str) -> Markup:
+    """Return a name that may be broken after its underscores, and not within its words."""
+    return Markup(str(escape(name)).replace("_", "_<wbr>"))  # noqa: S704 - after escaping
+
+
 def links(address: str) -> bool:
     """Tell whether a browser can follow an address."""
     return address.startswith(("https://", "http://", "file:///"))
@@ -172,6 +177,7 @@ def _environment() -> Environment:
         "pairs": pairs,
         "places": places,
         "badge": badge,
+        "breakable": breakable,
         "scores": lambda scores: {score.name: score.value for score in scores},
     }
     environment.tests |= {"address": links}
