@@ -95,7 +95,6 @@ def find_page(api: Api, run: Mapping[str, Any], settings: Settings, *, fresh: bo
         StoreError: the store of a run that has completed does not answer.
     """
     from shipway.report.collect import BROKEN, collect, collect_without, folder_of, page_key
-    from shipway.report.render import render
 
     folder = data_folder(run)
     completed = run["state_type"] == "COMPLETED"
@@ -110,6 +109,8 @@ def find_page(api: Api, run: Mapping[str, Any], settings: Settings, *, fresh: bo
         # There is nothing to be missed in it of a run that did not complete.
         if completed:
             raise
+    from shipway.report.render import render
+
     server = server_facts(api, run)
     if store is None or record is None:
         return FoundPage(render(collect_without(server)).encode(), page_key(folder), "", store, made=True)
