@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from shipway.errors import InputError
 from shipway.report import charts, words
-from shipway.report.facts import DRAWN, Index, Page
+from shipway.report.facts import DRAWN, Index, Page, Verdict
 from shipway.report.parts import cell
 from shipway.report.svg import clean
 
@@ -49,8 +49,8 @@ def render_index(index: Index) -> str:
 
 
 def prepare() -> None:
-    """Compile the template of a run's page: a process that many runs are forked from does it once for all of them."""
-    _template("run.html")
+    """Compile the templates of a run's page: a process that many runs are forked from does it once for all of them."""
+    render(Page("", "", "", Verdict(""), ""))
 
 
 def _valid(html: str) -> str:
