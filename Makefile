@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test tools lint types bench replay screenshots down clean lock
+.PHONY: demo test tools lint types bench replay screenshots report-check down clean lock
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run  ## the main job: stack, block, build, apply, worker, run; leaves the stack up
@@ -33,6 +33,9 @@ replay: $(VENV)/.run  ## the flights example's year on a stack of its own; write
 
 screenshots: $(VENV)/.test  ## the UI in headless Chromium, into results/
 	$(BIN)/python scripts/screenshots.py
+
+report-check: $(VENV)/.test  ## pages of runs in headless Chromium: accessibility, widths, nothing fetched; needs npm
+	$(BIN)/python scripts/report_check.py
 
 down:
 	@if [ -x $(BIN)/shipway ]; then $(BIN)/shipway down; fi

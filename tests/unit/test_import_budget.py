@@ -29,6 +29,7 @@ from shipway.deployment.write import deployment_text
 from shipway.digest import sha256_bytes
 from shipway.release.build import build
 from shipway.release.scan import scan
+from shipway.report.collect import page_key
 from shipway.run.record import RunRecord, run_folder, write_record
 from shipway.settings import Settings
 from shipway.stack import ProcessFacts, StackFacts, write_facts
@@ -37,6 +38,7 @@ from shipway.store.object_store import ObjectStore
 from shipway.store.url import StoreConfig
 from shipway.testing import S3Server
 
+FETCH = "click obstore pathspec typing_extensions"
 BUDGET = {
     # command                                                    packages it may load besides Shipway
     "--help":                                                    "click",
@@ -52,6 +54,8 @@ BUDGET = {
     "models -sb s3/it":                                          "click obstore",
     "why first":                                                 "click obstore",
     "why first:result --json":                                   "click obstore",
+    "report first --fresh":                                      FETCH + " Jinja2 MarkupSafe",
+    "report first":                                              FETCH,
     "status":                                                    "click psutil",
     "block s3 it --bucket-path BUCKET --endpoint-url ENDPOINT":  "click obstore",
 }  # fmt: skip
@@ -174,6 +178,7 @@ def _save_run(store: ObjectStore) -> None:
     artifact = Artifact("result", key, sha256_bytes(content), len(content), "json")
     record = RunRecord(RUN["id"], RUN["name"], "tiny", "tiny/one", 1, None, {}, artifacts=(artifact,))
     assert write_record(store, folder, record)
+    store.put(page_key(folder), b"its page")
 
 
 def _describe_stack(settings: Settings, store: StoreConfig) -> None:
@@ -208,6 +213,7 @@ def _answers(server: S3Server, bucket: str) -> dict[str, Any]:
         "GET /api/health": True,
         "POST /api/flows/filter": [{"id": "f", "name": "tiny"}],
         "POST /api/flow_runs/filter": [RUN],
+        "POST /api/task_runs/filter": [],
         "POST /api/deployments/filter": [deployment],
         "GET /api/deployments/d": deployment,
         "GET /api/deployments/name/tiny/one": deployment,

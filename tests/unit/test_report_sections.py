@@ -151,7 +151,8 @@ def test_a_child_process_adds_to_the_page(run: Any) -> None:
         (lambda: shipway.report.section(""), "1 to 120 characters, not 0"),
         (lambda: shipway.report.section("x" * 121), "not 121"),
         (lambda: shipway.report.section("x", {1, 2}), "cannot show a set"),
-        (lambda: shipway.report.section("x", "<svg>" + "x" * MAX_SVG), "too large"),
+        (lambda: shipway.report.section("x", f"<svg>{'x' * MAX_SVG}</svg>"), "too large"),
+        (lambda: shipway.report.section("x", "<svg><"), "not well-formed"),
         (lambda: shipway.report.verdict(" "), "1 to 60 characters"),
         (lambda: shipway.report.verdict("kept", level="ugly"), "levels are good, neutral, bad"),  # type: ignore[arg-type]
     ],

@@ -32,6 +32,7 @@ from shipway.prefect.handover import Code, Handover
 from shipway.prefect.keeper import keep_data
 from shipway.prefect.line import Ear
 from shipway.prefect.pull import workspaces
+from shipway.prefect.task_runs import watch
 from shipway.run.workspace import Workspace
 
 
@@ -102,7 +103,8 @@ def _run(flow: Flow[..., Any], flow_run: FlowRun, code: Code | None = None) -> N
     _complete_path(workspace, flow)
     keeper = keep_data(flow, flow_run, workspace, code)
     try:
-        _drive(flow, run_flow(flow, flow_run=flow_run, error_logger=error_logger))
+        with watch(str(flow_run.id), keeper.tasks):
+            _drive(flow, run_flow(flow, flow_run=flow_run, error_logger=error_logger))
     finally:
         keeper.publish()
         os.chdir(workspace.root.parent)

@@ -22,6 +22,7 @@ from shipway.prefect.labels import AFTER, REPRODUCES, RESUMES, label
 from shipway.prefect.links import publish
 from shipway.prefect.stores import store_of
 from shipway.release.cache import Cache
+from shipway.report.facts import TaskFacts
 from shipway.run.order import Order
 from shipway.run.record import RunRecord
 from shipway.run.session import Session, activate
@@ -108,7 +109,7 @@ class _Keeper:
         self.flow_run = flow_run
         self.workspace = workspace
         self.saved: tuple[RunRecord, Session] | None = None
-        self.tasks = 0
+        self.tasks: dict[str, TaskFacts] = {}
         self.store = open_store(code.store) if code else store_of(settings, workspace.store)
         deployment = code.deployment if code else _deployment_name(settings, flow_run)
         self.deployment = f"{flow.name}/{deployment}" if deployment else None
@@ -128,7 +129,7 @@ class _Keeper:
     def publish(self) -> None:
         """Show in the UI what was saved: when the run has completed, as nobody is to wait for that."""
         if self.saved:
-            publish(Api(self.settings), *self.saved, tasks=self.tasks)
+            publish(Api(self.settings), *self.saved, self.tasks.values())
 
 
 class _Elsewhere:
@@ -207,7 +208,6 @@ class _Attempt:
             self.session.store.url(self.session.order.folder),
         )
         self.keeper.saved = record, self.session
-        self.keeper.tasks = _tasks_begun()
 
     def __exit__(self, *_exc: object) -> None:
         if self.session is not None:
@@ -226,13 +226,6 @@ def _completes(result: object) -> bool:
         if isinstance(state, State) and not state.is_completed():
             return False
     return True
-
-
-def _tasks_begun() -> int:
-    """Return how many task runs the flow has begun: Prefect numbers those of each task from 0."""
-    context = FlowRunContext.get()
-    keys = context.task_run_dynamic_keys.values() if context else ()
-    return sum(key + 1 if isinstance(key, int) else 1 for key in keys)
 
 
 def _deployment_name(settings: Settings, flow_run: FlowRun) -> str | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable
 
 from shipway.artifact import segment
 from shipway.errors import ShipwayError
 from shipway.prefect.api import Api
 from shipway.prefect.pages import store_page
+from shipway.report.facts import TaskFacts
 from shipway.report.words import number
 from shipway.run.record import RunRecord
 from shipway.run.session import Session
@@ -19,13 +21,13 @@ MAX_METRICS = 50
 _log = logging.getLogger("shipway")
 
 
-def publish(api: Api, record: RunRecord, session: Session, *, tasks: int) -> None:
+def publish(api: Api, record: RunRecord, session: Session, tasks: Iterable[TaskFacts]) -> None:
     """Keep the run's page, make a markdown artifact that says what came of it, and a table of everything saved.
 
     The data is committed by now, so a server that refuses these only costs the view: a warning, not the run.
     """
     store = session.store
-    verdict, page = store_page(api, record, store, tasks=tasks)
+    verdict, page = store_page(api, record, store, tasks)
     rows = [
         {
             "name": a.name,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from shipway.errors import NotFoundError, ObjectNotFoundError, StoreError
 from shipway.prefect.api import Api
 from shipway.prefect.labels import release_of
-from shipway.prefect.runs import FINAL, LEVELS, data_folder, store_block
+from shipway.prefect.runs import LEVELS, data_folder, store_block
 from shipway.prefect.stores import store_of
 from shipway.report.facts import ServerFacts, TaskFacts
 from shipway.run.record import RunRecord, find_record
@@ -22,15 +21,13 @@ from shipway.store.base import Store
 MAX_TASKS = 1000
 ERROR_LINES = 12
 MAX_LINE = 8000
-LOOKS = 5
-LOOK_SECONDS = 0.25
 
 _LINK = re.compile(rb'href="\.\./\.\./(\w[\w.=-]*/\d{4}-\d\d-\d\d/\w[\w.=-]*\.html)"')
 
 _log = logging.getLogger("shipway")
 
 
-def store_page(api: Api, record: RunRecord, store: Store, *, tasks: int) -> tuple[str, str]:
+def store_page(api: Api, record: RunRecord, store: Store, tasks: Iterable[TaskFacts]) -> tuple[str, str]:
     """Make the page of a run that has completed, and keep it beside the run's data.
 
     The data is committed and the run has completed by now, so whatever goes wrong here is a warning: the page is made
@@ -40,7 +37,7 @@ def store_page(api: Api, record: RunRecord, store: Store, *, tasks: int) -> tupl
         api: the server that the run is known to.
         record: the run's record.
         store: where its data lies.
-        tasks: how many task runs the server should know of.
+        tasks: its task runs.
 
     Returns:
         The verdict, and the page's address; the latter is empty where there is no page.
@@ -50,7 +47,6 @@ def store_page(api: Api, record: RunRecord, store: Store, *, tasks: int) -> tupl
 
     verdict = "Completed"
     try:
-        known = _settled_tasks(api, record.run_id, tasks) if tasks else ()
         server = ServerFacts(
             record.run_id,
             record.run_name,
@@ -58,7 +54,7 @@ def store_page(api: Api, record: RunRecord, store: Store, *, tasks: int) -> tupl
             "Completed",
             "COMPLETED",
             page=run_url(api, record.run_id),
-            tasks=known,
+            tasks=tuple(tasks),
         )
         page = collect(record, store, server)
         verdict = " ".join((page.verdict.word, *page.verdict.reasons[:1]))
@@ -99,7 +95,6 @@ def find_page(api: Api, run: Mapping[str, Any], settings: Settings, *, fresh: bo
         StoreError: the store of a run that has completed does not answer.
     """
     from shipway.report.collect import BROKEN, collect, collect_without, folder_of, page_key
-    from shipway.report.render import render
 
     folder = data_folder(run)
     completed = run["state_type"] == "COMPLETED"
@@ -114,6 +109,8 @@ def find_page(api: Api, run: Mapping[str, Any], settings: Settings, *, fresh: bo
         # There is nothing to be missed in it of a run that did not complete.
         if completed:
             raise
+    from shipway.report.render import render
+
     server = server_facts(api, run)
     if store is None or record is None:
         return FoundPage(render(collect_without(server)).encode(), page_key(folder), "", store, made=True)
@@ -166,17 +163,6 @@ def server_facts(api: Api, run: Mapping[str, Any]) -> ServerFacts:
         tasks=_tasks(api, run["id"]),
         errors=_errors(api, run["id"]) if broken else (),
     )
-
-
-def _settled_tasks(api: Api, run_id: str, count: int) -> tuple[TaskFacts, ...]:
-    """Return a run's task runs once the server has got word of all of them; their states come in some time later."""
-    tasks: tuple[TaskFacts, ...] = ()
-    for look in range(LOOKS):
-        time.sleep(LOOK_SECONDS if look else 0.0)
-        tasks = _tasks(api, run_id)
-        if len(tasks) >= min(count, MAX_TASKS) and all(task.kind in FINAL for task in tasks):
-            break
-    return tasks
 
 
 def _tasks(api: Api, run_id: str) -> tuple[TaskFacts, ...]:

@@ -16,6 +16,7 @@ from typing import Any
 from shipway.codec.base import comes_from, type_name
 from shipway.codec.objects import SVG
 from shipway.errors import InputError
+from shipway.report.svg import clean
 
 MAX_ROWS = 100
 """Rows of a table that a page shows; the whole frame is for `shipway.save`."""
@@ -40,7 +41,7 @@ def part_of(value: object) -> Part:
         InputError: it is nothing that a page can show, or a figure that is too large.
     """
     if isinstance(value, str):
-        return _figure(value) if is_svg(value) else {"kind": "text", "text": cut(value, MAX_TEXT)}
+        return _figure(_drawable(value)) if is_svg(value) else {"kind": "text", "text": cut(value, MAX_TEXT)}
     if SVG.accepts(value):
         return _figure(_draw(value))
     for accepts, read in _FRAMES:
@@ -119,6 +120,12 @@ def _figure(svg: str) -> Part:
             hint="draw fewer marks, or rasterize them with `rasterized=True`",
         )
     return {"kind": "figure", "svg": cut(svg, MAX_SVG)}
+
+
+def _drawable(svg: str) -> str:
+    # Told to who draws it, rather than to who looks at the page.
+    clean(svg)
+    return svg
 
 
 def _draw(figure: object) -> str:

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from shipway.errors import InputError
 from shipway.report import charts, words
-from shipway.report.facts import DRAWN, Index, Page
+from shipway.report.facts import DRAWN, Index, Page, Verdict
 from shipway.report.parts import cell
 from shipway.report.svg import clean
 
@@ -49,8 +49,8 @@ def render_index(index: Index) -> str:
 
 
 def prepare() -> None:
-    """Compile the template of a run's page: a process that many runs are forked from does it once for all of them."""
-    _template("run.html")
+    """Compile the templates of a run's page: a process that many runs are forked from does it once for all of them."""
+    render(Page("", "", "", Verdict(""), ""))
 
 
 def _valid(html: str) -> str:
@@ -134,6 +134,11 @@ def badge(cell: Any) -> str:
     return _LEVELS.get(cell.strip().lower(), "") if isinstance(cell, str) and len(cell) < 20 else ""
 
 
+def breakable(name: str) -> Markup:
+    """Return a name that may be broken after its underscores, and not within its words."""
+    return Markup(str(escape(name)).replace("_", "_<wbr>"))  # noqa: S704 - after escaping
+
+
 def links(address: str) -> bool:
     """Tell whether a browser can follow an address."""
     return address.startswith(("https://", "http://", "file:///"))
@@ -172,6 +177,7 @@ def _environment() -> Environment:
         "pairs": pairs,
         "places": places,
         "badge": badge,
+        "breakable": breakable,
         "scores": lambda scores: {score.name: score.value for score in scores},
     }
     environment.tests |= {"address": links}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
-from xml.parsers import expat
+from pyexpat import ExpatError, ParserCreate
 
 from shipway.errors import InputError
 
@@ -61,7 +61,7 @@ def clean(text: str, prefix: str = "", label: str = "") -> str:
         InputError: it is not well-formed, declares entities, or is nested or repeated without end.
     """
     writer = _Writer(prefix, label)
-    parser = expat.ParserCreate("utf-8", " ")
+    parser = ParserCreate("utf-8", " ")
     parser.buffer_text = True
     parser.StartElementHandler = writer.start
     parser.EndElementHandler = writer.end
@@ -70,7 +70,7 @@ def clean(text: str, prefix: str = "", label: str = "") -> str:
     try:
         # Said again here, as what the document says of its encoding is not believed.
         parser.Parse(text.encode("utf-8", "replace"), True)
-    except expat.ExpatError as error:
+    except ExpatError as error:
         raise InputError(f"the SVG is not well-formed: {error}") from None
     return writer.markup()
 

@@ -28,6 +28,7 @@ def number(value: float, decimals: int | None = None) -> str:
     if decimals is None:
         # A small share keeps three digits that count: 0.00123.
         decimals = _decimals(amount) if amount >= 0.1 else 2 - math.floor(math.log10(amount))
+        decimals = _needed([amount], decimals)
     text = _grouped(amount, decimals)
     return _signed(text, value) if text.strip("0.") else text
 
@@ -39,7 +40,7 @@ def places(values: Sequence[float]) -> int | None:
         return None
     decimals = _decimals(max(finite))
     smallest = min((item for item in finite if item), default=1.0)
-    return decimals if smallest >= 10.0**-decimals else None
+    return _needed(finite, decimals) if smallest >= 10.0**-decimals else None
 
 
 def value(item: Any, decimals: int | None = None) -> str:
@@ -53,6 +54,13 @@ def value(item: Any, decimals: int | None = None) -> str:
 
 def _decimals(largest: float) -> int:
     return 1 if largest >= 1000 else 2 if largest >= 1 else 4
+
+
+def _needed(amounts: Sequence[float], decimals: int) -> int:
+    """Return how many decimal places say as much as `decimals` do, two at least: no 0.3100."""
+    while decimals > 2 and all(f"{amount:.{decimals}f}".endswith("0") for amount in amounts):
+        decimals -= 1
+    return decimals
 
 
 def _grouped(amount: float, decimals: int) -> str:
