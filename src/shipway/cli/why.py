@@ -64,7 +64,7 @@ def command(what: str, raw: bool, block: str | None, as_json: bool) -> None:
 
 
 def _find(what: str, block: str | None) -> tuple[Store, Target]:
-    from shipway.prefect.stores import default_block, store_of
+    from shipway.prefect.stores import default_block, is_local_default, store_of
     from shipway.run.lineage import find_key, find_model
 
     settings = Settings.load()
@@ -74,8 +74,10 @@ def _find(what: str, block: str | None) -> tuple[Store, Target]:
         if not what.startswith(start):
             raise InputError(f"{what} does not lie in {store.address}", hint="name its store with -sb TYPE/NAME")
         return store, find_key(store, what.removeprefix(start))
-    if ":" not in what:
-        store = store_of(settings, block or default_block(settings))
+    # A run may be in the store of its deployment where there is no default one to look for models in.
+    named = block or default_block(settings)
+    if ":" not in what and not (block is None and is_local_default(settings, named)):
+        store = store_of(settings, named)
         if found := find_model(store, what):
             return store, found
     return _find_run(what, block, settings)
