@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import uuid
 
+from shipway.blob import release_key
 from shipway.digest import sha256_bytes
+from shipway.manifest import Version
+from shipway.prefect.stores import store_of
+from shipway.settings import Settings
 from tests.acceptance.conftest import Shell, one_line
 
 FLOWS = """
@@ -100,6 +104,11 @@ def test_what_differs_is_named(project: Shell) -> None:
     done = project("reproduce", f"{name}-one", "--with", found["run"])
     one_line(done, 12)
     assert "the flow itself varies" in done.stdout
+    settings = Settings.load(project.folder, project.environment)
+    version = Version.parse(project.json("show", f"{name}-one")["release"])
+    store_of(settings, "s3/stack").delete(release_key(version.epoch, version.release_id))
+    assert f"its release {version.short} is gone" in one_line(project("reproduce", f"{name}-one"), 4)
+    assert f"release {version.short}  it is missing" in project.ok("why", f"{name}-one")
     assert "there is no model and no run" in one_line(project("why", "nobody-knows"), 4)
     assert "there is no run" in one_line(project("reproduce", "nobody-knows"), 4)
     assert "does not lie in" in one_line(project("why", "s3://elsewhere/runs/x"), 3)

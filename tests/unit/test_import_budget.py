@@ -176,7 +176,8 @@ def _save_run(store: ObjectStore) -> None:
     key, content = f"{folder}/1/result.json", b"{}"
     store.put(key, content)
     artifact = Artifact("result", key, sha256_bytes(content), len(content), "json")
-    record = RunRecord(RUN["id"], RUN["name"], "tiny", "tiny/one", 1, None, {}, artifacts=(artifact,))
+    timings = dict.fromkeys(("scheduled", "started", "ended"), RUN["expected_start_time"])
+    record = RunRecord(RUN["id"], RUN["name"], "tiny", "tiny/one", 1, None, {}, artifacts=(artifact,), timings=timings)
     assert write_record(store, folder, record)
     store.put(page_key(folder), b"its page")
 

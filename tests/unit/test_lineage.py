@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from shipway.run import models
 from shipway.run.compare import compare
 from shipway.run.lineage import Lineage, Target, environment_digest, find_key, find_model, trace
 from shipway.run.openlineage import events
-from shipway.run.record import RunRecord, folder_of, write_record
+from shipway.run.record import RunRecord, run_folder, write_record
 from shipway.store.folder import FolderStore
 
 BASE = {
@@ -77,6 +78,11 @@ REQUIRED = {
     "outputStatistics": ["rowCount"],
 }
 """What the facets of https://github.com/OpenLineage/OpenLineage/tree/main/spec/facets ask for besides."""
+
+
+def folder_of(record: RunRecord) -> str:
+    due = datetime.fromisoformat(record.timings["scheduled"])
+    return run_folder(record.flow, due, record.run_name, record.run_id)
 
 
 class Story:
@@ -174,18 +180,23 @@ def test_data_files_of_a_release_are_raw_and_its_locks_are_known(story: Story, t
 
 def test_what_is_missing_or_damaged_is_shown_as_such(story: Story) -> None:
     gone, damaged, other = (story.run(name, "x") for name in ("gone", "damaged", "other"))
-    loads = ((gone, "x"), (damaged, "x"), (other, "x"))
+    odd = story.run("odd", "x")
+    loads = ((gone, "x"), (damaged, "x"), (other, "x"), (odd, "x"))
     last = story.run("last", "model", loads=loads, release=f"1.{'a' * 64}")
     story.store.delete(f"{folder_of(gone)}/run.json")
     story.store.put(f"{folder_of(damaged)}/run.json", b"{")
     story.store.delete(f"{folder_of(other)}/run.json")
     write_record(story.store, folder_of(other), replace(other, artifacts=()))
 
+    story.store.delete(f"{folder_of(odd)}/run.json")
+    write_record(story.store, folder_of(odd), replace(odd, inputs=({"name": "x"},)))
+
     lineage = story.of(last)
     assert [lineage.problem(item) for item in last.inputs] == [
         "its record is missing",
         lineage.runs[folder_of(damaged)],
         "run other did not save it",
+        "its record is malformed",
     ]
     shown = text(lineage)
     assert "is not a run record" in shown

@@ -43,9 +43,9 @@ def command(run: str, watch: bool, other: str | None, as_json: bool) -> None:
         raise UsageError("--with and --no-watch do not go together")
     settings = Settings.load()
     api = Api(settings)
-    store, before = _record(api, run, settings)
+    store, folder, before = _record(api, run, settings)
     if other is None:
-        created = _start(api, store, before)
+        created = _start(api, store, folder, before)
         page = f"{api.ui_url}/runs/flow-run/{created['id']}"
         if not watch:
             if as_json:
@@ -57,7 +57,7 @@ def command(run: str, watch: bool, other: str | None, as_json: bool) -> None:
         say(f"Run {created['name']} repeats {before.run_name}: {page}")
         watch_run(api, created["id"], settings=settings)
         other = created["id"]
-    _, after = _record(api, other, settings)
+    _, _, after = _record(api, other, settings)
     _tell(before, after, as_json)
 
 
@@ -100,23 +100,23 @@ def _rows(rows: tuple[int | None, int | None]) -> str:
     return str(rows[0]) if rows[0] == rows[1] else " -> ".join("none" if row is None else str(row) for row in rows)
 
 
-def _record(api: Api, wanted: str, settings: Settings) -> tuple[Store, RunRecord]:
+def _record(api: Api, wanted: str, settings: Settings) -> tuple[Store, str, RunRecord]:
     from shipway.prefect.runs import data_folder, find_run, store_block
     from shipway.prefect.stores import store_of
-    from shipway.run.record import find_record
+    from shipway.run.record import find_run_data
 
     run = find_run(api, wanted)
     block = store_block(api, run, settings)
     store = store_of(settings, block) if block else None
-    record = find_record(store, data_folder(run)) if store else None
-    if store is None or record is None:
+    found = find_run_data(store, data_folder(run)) if store else None
+    if store is None or found is None:
         raise NotFoundError(
             f"run {run['name']} has no record", hint=f"it is {run['state_name']}; a run has one once it completed"
         )
-    return store, record
+    return store, *found
 
 
-def _start(api: Api, store: Store, before: RunRecord) -> dict[str, Any]:
+def _start(api: Api, store: Store, folder: str, before: RunRecord) -> dict[str, Any]:
     """Create the run that repeats another one.
 
     Raises:
@@ -126,7 +126,6 @@ def _start(api: Api, store: Store, before: RunRecord) -> dict[str, Any]:
     from shipway.manifest import Version, read_manifest
     from shipway.prefect.labels import RELEASE, REPRODUCES
     from shipway.prefect.runs import create_run
-    from shipway.run.record import folder_of
 
     if before.release is None or before.deployment is None:
         raise InputError(
@@ -148,5 +147,5 @@ def _start(api: Api, store: Store, before: RunRecord) -> dict[str, Any]:
             f"run {before.run_name} cannot be repeated: its release {version.short} is gone from {store.address}",
             hint="put the objects under code/ back from a backup, or from older versions that the bucket keeps",
         ) from None
-    labels = {RELEASE: before.release, REPRODUCES: folder_of(before)}
+    labels = {RELEASE: before.release, REPRODUCES: folder}
     return create_run(api, deployment, before.parameters, name=f"{before.run_name}-again", labels=labels)

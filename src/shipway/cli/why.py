@@ -64,7 +64,7 @@ def command(what: str, raw: bool, block: str | None, as_json: bool) -> None:
 
 
 def _find(what: str, block: str | None) -> tuple[Store, Target]:
-    from shipway.prefect.stores import default_block, store_of
+    from shipway.prefect.stores import default_block, is_local_default, store_of
     from shipway.run.lineage import find_key, find_model
 
     settings = Settings.load()
@@ -74,8 +74,10 @@ def _find(what: str, block: str | None) -> tuple[Store, Target]:
         if not what.startswith(start):
             raise InputError(f"{what} does not lie in {store.address}", hint="name its store with -sb TYPE/NAME")
         return store, find_key(store, what.removeprefix(start))
-    if ":" not in what:
-        store = store_of(settings, block or default_block(settings))
+    # A run may be in the store of its deployment where there is no default one to look for models in.
+    named = block or default_block(settings)
+    if ":" not in what and not (block is None and is_local_default(settings, named)):
+        store = store_of(settings, named)
         if found := find_model(store, what):
             return store, found
     return _find_run(what, block, settings)
@@ -86,7 +88,7 @@ def _find_run(what: str, block: str | None, settings: Settings) -> tuple[Store, 
     from shipway.prefect.runs import data_folder, find_run, store_block
     from shipway.prefect.stores import store_of
     from shipway.run.lineage import Target
-    from shipway.run.record import find_record, folder_of
+    from shipway.run.record import find_run_data
 
     api = Api(settings)
     name, colon, artifact = what.partition(":")
@@ -100,15 +102,16 @@ def _find_run(what: str, block: str | None, settings: Settings) -> tuple[Store, 
         ) from None
     block = block or store_block(api, run, settings)
     store = store_of(settings, block) if block else None
-    record = find_record(store, data_folder(run)) if store else None
-    if store is None or record is None:
+    found = find_run_data(store, data_folder(run)) if store else None
+    if store is None or found is None:
         raise NotFoundError(
             f"run {run['name']} has no record", hint=f"it is {run['state_name']}; a run has one once it completed"
         )
+    folder, record = found
     if not colon:
-        return store, Target("run", record.run_name, folder_of(record))
+        return store, Target("run", record.run_name, folder)
     saved = record.artifact(artifact)
-    return store, Target("artifact", saved.name, folder_of(record), saved.key)
+    return store, Target("artifact", saved.name, folder, saved.key)
 
 
 class _Tree:

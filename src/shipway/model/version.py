@@ -69,11 +69,12 @@ class ModelVersion:
         """The version that was champion when this one's run asked, or None where there was none: what it had to beat.
 
         Raises:
+            InputError: as `load`.
             IntegrityError: it is missing, or not as it was written.
         """
         from shipway.model.registry import champion_at
 
-        return champion_at(self.store, self.name, self.against) if self.against is not None else None
+        return champion_at(self._where(), self.name, self.against) if self.against is not None else None
 
     def load(self, artifact: str) -> Any:
         """Return anything that the same run saved, its digest checked. A run that does so notes it as an input.
@@ -90,6 +91,14 @@ class ModelVersion:
         if found is None:
             names = ", ".join(sorted(self.artifacts)[:12])
             raise NotFoundError(f"run {self.run_name} saved no {artifact!r}", hint=f"it saved {names}")
+        where, session = self._where(), current()
+        if session is not None and session.order.run_id != self.run:
+            session.note_input(found, self.run, asked=self.name, kind="model")
+        return read_artifact(where, found, self.artifacts)
+
+    def _where(self) -> Store:
+        from shipway.run.session import current
+
         session = current()
         where = self.store or (session.store if session else None)
         if where is None:
@@ -97,9 +106,7 @@ class ModelVersion:
                 f"version {self.version} of {self.name} has come from another process, without its store",
                 hint="ask for it with shipway.champion here",
             )
-        if session is not None and session.order.run_id != self.run:
-            session.note_input(found, self.run, asked=self.name, kind="model")
-        return read_artifact(where, found, self.artifacts)
+        return where
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts as plain values."""

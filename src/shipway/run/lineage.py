@@ -225,7 +225,28 @@ def _raw(record: RunRecord, artifact: Artifact) -> Raw:
 
 
 def _read(store: Store, folder: str) -> RunRecord | str:
-    return _or_problem(lambda: read_record(store, f"{folder}/run.json"), "its record is missing")
+    return _or_problem(lambda: _checked(read_record(store, f"{folder}/run.json")), "its record is missing")
+
+
+def _checked(record: RunRecord) -> RunRecord:
+    """Return a record that has what is looked at here.
+
+    Raises:
+        IntegrityError: it has not.
+    """
+    try:
+        texts = [item[name] for item in record.inputs for name in ("key", "name", "sha256")]
+        texts += [item[name] for item in record.reads for name in ("path", "sha256")]
+        texts += [record.run_name, record.flow, record.timings["ended"], record.timings["scheduled"]]
+        sound = all(isinstance(text, str) for text in texts)
+        sound &= all(isinstance(facts, Mapping) for facts in (record.parameters, record.environment))
+    except (KeyError, TypeError):
+        sound = False
+    if not sound:
+        raise IntegrityError("its record is malformed")
+    if record.release is not None:
+        Version.parse(record.release)
+    return record
 
 
 def _locks(store: Store, release: str) -> Mapping[str, str] | str:

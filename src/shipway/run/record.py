@@ -95,12 +95,6 @@ def run_folder(flow: str, scheduled: datetime, run_name: str, run_id: str) -> st
     return f"runs/{segment(flow)}/{scheduled:%Y-%m-%d}/{segment(run_name)}-{run_id.replace('-', '')[-8:]}"
 
 
-def folder_of(record: RunRecord) -> str:
-    """Return the folder of a run's data, as its record tells."""
-    due = datetime.fromisoformat(record.timings["scheduled"])
-    return run_folder(record.flow, due, record.run_name, record.run_id)
-
-
 def write_record(store: Store, folder: str, record: RunRecord) -> bool:
     """Commit a run: write its record unless it has one.
 
@@ -137,13 +131,19 @@ def read_record(store: Store, key: str) -> RunRecord:
 
 def find_record(store: Store, folder: str) -> RunRecord | None:
     """Return the record of the run in `folder`, found by its id where the run was renamed meanwhile, or None."""
+    found = find_run_data(store, folder)
+    return found[1] if found else None
+
+
+def find_run_data(store: Store, folder: str) -> tuple[str, RunRecord] | None:
+    """Return the folder and the record of a run; see `find_record`."""
     try:
-        return read_record(store, f"{folder}/run.json")
+        return folder, read_record(store, f"{folder}/run.json")
     except ObjectNotFoundError:
         day, _, name = folder.rpartition("/")
         suffix = f"-{name.rpartition('-')[2]}/run.json"
         key = next((info.key for info in store.list(f"{day}/") if info.key.endswith(suffix)), None)
-        return read_record(store, key) if key else None
+        return (key.removesuffix("/run.json"), read_record(store, key)) if key else None
 
 
 def record_keys(store: Store, flow: str) -> Iterator[tuple[str, str, str]]:
