@@ -7,7 +7,6 @@ to it (docs/explanation/retention.md).
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ from typing import Any
 
 from shipway.artifact import segment
 from shipway.blob import current_epoch
-from shipway.digest import canonical_json, sha256_bytes
+from shipway.digest import seal, sha256_bytes, unsealed
 from shipway.errors import ConflictError, InputError, IntegrityError, ObjectNotFoundError
 from shipway.manifest import Version
 from shipway.store import swap
@@ -205,7 +204,9 @@ def change_pointer(store: Store, key: str, change: Callable[[Moves], Moves]) -> 
 
 def _decode(store: Store, key: str, data: bytes, etag: str) -> Pointer:
     try:
-        document = json.loads(data)
+        document = unsealed(data)
+        if unknown := set(document) - {"version", "history", "nonce"}:
+            raise ValueError(f"it holds {str(unknown)[:80]}")
         if document["version"] != FORMAT:
             raise ValueError(f"version {str(document['version'])[:40]!r} is not {FORMAT}")
         moves = tuple(
@@ -258,4 +259,4 @@ def _encode(moves: Moves) -> bytes:
         | ({"pinned": True} if move.pinned else {})
         for move in moves
     ]
-    return canonical_json({"version": FORMAT, "history": history, "nonce": secrets.token_hex(8)})
+    return seal({"version": FORMAT, "history": history, "nonce": secrets.token_hex(8)})

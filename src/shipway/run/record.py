@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from shipway.artifact import Artifact, segment
+from shipway.digest import seal, unsealed
 from shipway.errors import IntegrityError, NotFoundError, ObjectExistsError, ObjectNotFoundError
 from shipway.store.base import Store
 
@@ -70,9 +71,10 @@ class RunRecord:
     left_out: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
-        """Encode as JSON for people and programs."""
+        """Encode as JSON for people and programs, sealed, so that any changed byte is found."""
         document = {"version": FORMAT, **asdict(self), "artifacts": [a.to_json() for a in self.artifacts]}
-        return (json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        # JSON has no word for a NaN or an infinity, which a parameter may be.
+        return seal(document | {"parameters": _finite(document["parameters"])})
 
     def artifact(self, name: str) -> Artifact:
         """Return the artifact of that name.
@@ -119,7 +121,7 @@ def read_record(store: Store, key: str) -> RunRecord:
     try:
         if len(data) > MAX_BYTES:
             raise ValueError(f"longer than {MAX_BYTES} bytes")
-        document = json.loads(data)
+        document = unsealed(data)
         if document.pop("version") != FORMAT:
             raise ValueError("of an unknown version; a newer Shipway wrote it")
         artifacts = tuple(Artifact.from_json(item) for item in document.pop("artifacts"))
@@ -127,6 +129,14 @@ def read_record(store: Store, key: str) -> RunRecord:
         return RunRecord(artifacts=artifacts, **lists, **document)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"{store.url(key)} is not a run record: {error}") from None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def find_record(store: Store, folder: str) -> RunRecord | None:
