@@ -222,7 +222,10 @@ def test_a_record_edited_by_hand(scene: Scene, field: str, value: object) -> Non
 
 
 def test_any_flipped_byte_of_a_pointer_or_record_is_found(scene: Scene) -> None:
-    ways = {pointer_key("train", "daily"): read_pointer_at, scene.records[0]: read_record}
+    ways: dict[str, Callable[..., object]] = {
+        pointer_key("train", "daily"): read_pointer_at,
+        scene.records[0]: read_record,
+    }
     for key, read in ways.items():
         whole = scene.store.read(key)
         for place in range(0, len(whole), 7):
