@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import polars as pl
 import pytest
+from prefect.states import Failed
 
 import shipway
 from shipway.errors import StoreError
@@ -570,7 +571,7 @@ def test_other_data_than_expected_is_refused(example: Callable[[str], Any], monk
     ],
 )
 def test_only_what_may_pass_is_tried_again(error: Exception, again: bool, example: Callable[[str], Any]) -> None:
-    assert example("orchestration").may_pass(None, None, SimpleNamespace(data=error)) is again
+    assert example("orchestration").may_pass(None, None, Failed(data=error)) is again
 
 
 def test_two_months_and_a_batch_on_a_stack(example: Callable[[str], Any], project: Shell) -> None:
