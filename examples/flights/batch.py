@@ -21,7 +21,7 @@ def find_champion(month: str) -> tuple[Any, date]:
     """Return the champion and the month to predict, of which it must have seen nothing."""
     champion = shipway.champion(contest.MODEL)
     last = ingest.parse_month(max(champion.facts["trained_on"]))
-    asked = contest.as_of(champion) if month == NEXT else ingest.parse_month(month)
+    asked = Shelf(flow="main").next_month() if month == NEXT else ingest.parse_month(month)
     if asked <= last:
         raise ValueError(f"month is {asked:%Y-%m}, but the champion was trained on flights up to {last:%Y-%m}")
     return champion, asked
@@ -33,6 +33,8 @@ def describe_flights(month: date) -> pl.DataFrame:
     shelf = Shelf(flow="main")
     months = ingest.months_between(ingest.months_before(month, 1), month)
     flights = {part: shelf.flights(part) for part in months}
+    if flights[month].is_empty():
+        raise ValueError(f"there are no flights in {month:%Y-%m} yet")
     tables = ingest.gather(flights, shelf.weather(), shelf.planes())
     described = features.describe(features.needed(tables, month))
     return described.filter(pl.col("partition") == month).drop(features.TARGET)
@@ -43,7 +45,7 @@ def predict(month: str = NEXT) -> dict[str, Any]:
     """Predict a month with the champion and save `predictions/batch`.
 
     Args:
-        month: the month to predict, or `next`: the one after those that the champion was trained on.
+        month: the month to predict, or `next`: the first that no run of `main` has come to an end with.
     """
     champion, asked = find_champion(month)
     schedule = describe_flights(asked)

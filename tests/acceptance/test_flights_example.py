@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import polars as pl
 import pytest
+from prefect.states import Failed
 
 import shipway
 from shipway.errors import StoreError
@@ -349,17 +350,21 @@ def test_late_flights_make_a_new_version_of_the_month(
 def test_the_champion_predicts_a_whole_month_flight_by_flight(
     march: Run, call: Caller, store: Path, example: Callable[[str], Any]
 ) -> None:
-    run = call(store, example("batch").predict.fn, flow="predict")
+    batch = example("batch")
+    run = call(store, batch.predict.fn, flow="predict", month="2013-03")
 
     predicted = run.load("predictions/batch").drop_nulls("prediction")
-    assert run.result["month"] == "2013-03"
+    assert march.result["verdict"] == "kept"
+    assert run.result["version"] == march.record.champions["flights"] == 1  # whom March's candidate did not beat
     assert predicted.height == 28_834  # those that will be cancelled, too
     keys = ["day", "carrier", "flight", "origin", "hour"]
     both = march.load("predictions").join(predicted, on=keys, suffix="_batch")
     assert both.height >= 27_902
-    assert both["prediction"].equals(both["prediction_batch"].alias("prediction"))
-    with pytest.raises(ValueError, match="the champion was trained on flights up to 2013-02"):
-        call(store, example("batch").predict.fn, flow="predict", month="2013-02")
+    assert both["champion"].equals(both["prediction_batch"].alias("champion"))
+    assert call(store, lambda: {"next": batch.find_champion("next")[1]}, flow="predict").result["next"].month == 4
+    for month, said in (("2013-01", "the champion was trained on flights up to 2013-01"), ("2014-01", "no flights")):
+        with pytest.raises(ValueError, match=said):
+            call(store, batch.predict.fn, flow="predict", month=month)
 
 
 def test_known_defects_of_the_data_are_warnings(february: Run) -> None:
@@ -570,7 +575,7 @@ def test_other_data_than_expected_is_refused(example: Callable[[str], Any], monk
     ],
 )
 def test_only_what_may_pass_is_tried_again(error: Exception, again: bool, example: Callable[[str], Any]) -> None:
-    assert example("orchestration").may_pass(None, None, SimpleNamespace(data=error)) is again
+    assert example("orchestration").may_pass(None, None, Failed(data=error)) is again
 
 
 def test_two_months_and_a_batch_on_a_stack(example: Callable[[str], Any], project: Shell) -> None:
