@@ -8,21 +8,25 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import Shell
+from tests.acceptance.conftest import Shell, one_line, wait_until
 
 FLOW = """
-import datetime, os, signal
+import datetime, os, signal, time
 from pathlib import Path
 import lightgbm, numpy, polars
 from prefect import flow, task
 from prefect.cache_policies import INPUTS, NO_CACHE, TASK_SOURCE
 import shipway
+from shipway.run.session import current
 
 OUTSIDE = Path("FOLDER")
 
 def did(what):
     with (OUTSIDE / what).open("a") as file:
         file.write("x")
+
+def kept():
+    return sum(info.key.endswith(".json") for info in current().store.list("results/"))
 
 @task
 def expensive(n: int):
@@ -59,13 +63,12 @@ def pickled():
     return object
 
 @task
-def late(frame, model, kind):
+def late(frame, model, kind, before):
     did("late")
     if kind == "crash" and not (OUTSIDE / "mended").exists():
-        # Until what was returned has arrived in the store.
         (OUTSIDE / "reached").touch()
-        while not (OUTSIDE / "arrived").exists():
-            pass
+        while not (OUTSIDE / "asked").exists() or kept() < before + 4:
+            time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGKILL)
     if not (OUTSIDE / "mended").exists():
         raise ValueError("not yet")
@@ -73,6 +76,7 @@ def late(frame, model, kind):
 
 @flow(name="NAME")
 def main(n: int = 5, kind: str = "fail"):
+    before = kept()
     frame, facts = expensive(n)
     assert frame.height == n and facts == {"when": datetime.date(2013, 1, n), 3: {1, 2}}, facts
     model = train(frame)
@@ -84,7 +88,7 @@ def main(n: int = 5, kind: str = "fail"):
     assert Path("left.txt").read_text() == "here"
     uncached()
     pickled()
-    shipway.save("value", late(frame, model, kind))
+    shipway.save("value", late(frame, model, kind, before))
 """
 
 
@@ -146,3 +150,44 @@ def test_what_completed_is_not_done_again(deployed: Project) -> None:
     assert facts["state"] == "Completed"
     for word in ("writes_a_file", "pickled"):
         assert f"What task {word} returned is not kept" in done.stderr
+
+
+def test_a_mended_release_keeps_what_did_not_change(deployed: Project) -> None:
+    """And an unmended one can be asked for, of which the changed task is done as it was."""
+    first = deployed.run(f"{deployed.name}/d", status=1)
+    deployed.deploy(FLOW.replace('raise ValueError("not yet")', "pass").replace("3)", "4)  # a tree more"))
+    done = deployed.shell("run", "--resume", first, "--watch", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [deployed.times(what) for what in ("expensive", "train", "draw")] == [1, 2, 2]
+    facts = json.loads(done.stdout)
+    releases = deployed.shell.json("releases", f"{deployed.name}/d")
+    [old] = {row["release"] for row in releases} - {facts["release"]}
+    again = deployed.shell("run", f"{deployed.name}/d", "--release", old.rpartition(".")[2][:8], "--watch", "--json")
+    assert again.returncode == 1
+    assert "not yet" in again.stderr
+    assert json.loads(again.stdout)["release"] == old
+
+
+def test_a_killed_run_is_resumed(deployed: Project) -> None:
+    name = f"r-{uuid.uuid4().hex[:8]}"
+    deployed.shell.ok("run", f"{deployed.name}/d", "-p", "kind=crash", "--name", name)
+    wait_until((deployed.outside / "reached").exists)
+    run = deployed.shell.json("show", name)
+    refused = one_line(deployed.shell("run", "--resume", name), 3)
+    assert "has not ended" in refused
+    # It kills itself when what its tasks returned has arrived in the store.
+    (deployed.outside / "asked").touch()
+    assert deployed.shell("show", run["id"], "--watch").returncode == 10
+    deployed.mend()
+    deployed.run("--resume", run["id"], status=0)
+    assert [deployed.times(what) for what in ("expensive", "train", "draw")] == [1, 1, 2]
+
+
+def test_what_cannot_be_resumed_is_refused(deployed: Project) -> None:
+    deployed.mend()
+    name = deployed.run(f"{deployed.name}/d", status=0)
+    assert "there is nothing to resume" in one_line(deployed.shell("run", "--resume", name), 3)
+    assert "has the parameters it had" in one_line(deployed.shell("run", "--resume", name, "-p", "n=3"), 2)
+    assert "either" in one_line(deployed.shell("run", f"{deployed.name}/d", "--resume", name), 2)
+    assert "no run 'nobody'" in one_line(deployed.shell("run", "--resume", "nobody"), 4)
+    assert "no release" in one_line(deployed.shell("run", f"{deployed.name}/d", "--release", "ffffffffff"), 4)

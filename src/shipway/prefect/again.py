@@ -1,4 +1,4 @@
-"""What a run may be asked for beyond its parameters by who starts it: another release, and what a failed run has done."""
+"""What who starts a run may ask for beyond its parameters: another release, and what a failed run has done."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class S3(WritableFileSystem):
         return await asyncio.to_thread(self.store().read, path)
 
     @async_dispatch(aread_path)
-    def read_path(self, path: str) -> bytes:
+    def read_path(self, path: str) -> bytes:  # type: ignore[override] # Prefect's own blocks do it so
         """Return the bytes under `path`; Prefect reads results through this."""
         return self.store().read(path)
 
@@ -86,7 +86,7 @@ class S3(WritableFileSystem):
         await asyncio.to_thread(self.store().put, path, content)
 
     @async_dispatch(awrite_path)
-    def write_path(self, path: str, content: bytes | Path) -> None:
+    def write_path(self, path: str, content: bytes | Path) -> None:  # type: ignore[override]
         """Write `content` under `path`; Prefect writes results through this."""
         self.store().put(path, content)
 

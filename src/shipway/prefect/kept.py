@@ -25,7 +25,7 @@ from shipway.errors import CodecError, ObjectNotFoundError, ShipwayError
 from shipway.prefect.stores import store_of
 from shipway.run.effects import Mark, begin, effects, files_since
 from shipway.run.results import Found, Results, Returned
-from shipway.run.session import Session, current
+from shipway.run.session import VARIABLE, Session, current
 from shipway.run.values import Part, take_apart
 from shipway.settings import Settings
 from shipway.store.base import Store
@@ -165,19 +165,17 @@ class Kept:
         return ""
 
     def _claim(self, key: str) -> _Claim | None:
-        context, session = TaskRunContext.get(), current()
+        context, session = TaskRunContext.get(), _session()
         if context is None or session is None or session.order.run_id != self._run.id:
             return None
         mine = (str(context.task_run.id), key)
         with self._lock:
             if mine in self._claims:
                 return self._claims[mine]
-            flow = FlowRunContext.get()
             counted = self._run.unasked and context.task.persist_result is None
-            # A generator is executed whatever is kept. A sub-flow's run is another one each time.
-            if context.task.isgenerator or (
-                counted and not (flow and str(context.task_run.flow_run_id) == self._run.id)
-            ):
+            # A generator is executed whatever is kept. A sub-flow's run has another id each time.
+            elsewhere = str(context.task_run.flow_run_id) != self._run.id
+            if context.task.isgenerator or (counted and elsewhere):
                 return None
             name, file = self._count(session, key) if counted else (key, _new_file(_folder(session)))
             claim = _Claim(name, counted, context.task.name, context.task_run, begin(session, mine[0], file), session)
@@ -185,7 +183,7 @@ class Kept:
             return claim
 
     def _count(self, session: Session, key: str) -> tuple[str, Path]:
-        """Return the name for one more call, in whichever of the run's processes, and the file that says it is taken."""
+        """Return the name for one more call, in any of the run's processes, and the file that says that it is taken."""
         folder = _folder(session)
         number = self._next.get((folder, key), 0)
         while True:
@@ -228,7 +226,7 @@ def stage(value: Any) -> str:
     files: list[Path] = []
 
     def new_file() -> Path:
-        session = current()
+        session = _session()
         files.append(_new_file(_folder(session) if session else None))
         return files[-1]
 
@@ -285,6 +283,11 @@ def whose() -> Sequence[str] | None:
 
 _above: dict[str, list[str]] = {}
 """A task run's own id and those of the task runs that it is called by."""
+
+
+def _session() -> Session | None:
+    # Asked for where none was begun, one would be: for a script that is run by hand.
+    return current() if VARIABLE in os.environ else None
 
 
 def _folder(session: Session) -> Path:

@@ -68,7 +68,7 @@ class TaskResults(WritableFileSystem):
         keep_keys_stable()
         cache_policies.RUN_ID.compute_key = run_key  # type: ignore[method-assign]
 
-    def read_path(self, path: str, _sync: bool | None = None) -> bytes:
+    def read_path(self, path: str, _sync: bool | None = None) -> bytes:  # type: ignore[override]
         """Return the record of a result: Prefect asks once whether there is one, and again when there is.
 
         Raises:
@@ -82,7 +82,7 @@ class TaskResults(WritableFileSystem):
         """As `read_path`."""
         return await asyncio.to_thread(self.read_path, path)
 
-    def write_path(self, path: str, content: bytes, _sync: bool | None = None) -> None:
+    def write_path(self, path: str, content: bytes, _sync: bool | None = None) -> None:  # type: ignore[override]
         """Keep a result, unless it cannot be; that is no error."""
         record = json.loads(content)
         metadata = record["metadata"]
@@ -102,8 +102,11 @@ class TaskResults(WritableFileSystem):
         return kept(Run(self.run, self.of, self.block, self.unasked, self.max_bytes))
 
 
-class ValueSerializer(Serializer):  # type: ignore[type-arg] # Prefect registers what has a type argument as another
-    """Takes values apart for `TaskResults`; what it writes is a word, of use to nothing else."""
+class ValueSerializer(Serializer):
+    """Takes values apart for `TaskResults`; what it writes is a word, of use to nothing else.
+
+    The base has no type argument here: with one Prefect would take it for two serializers.
+    """
 
     type: str = Field(default=KIND, frozen=True)
 
@@ -135,8 +138,7 @@ def keep_results(flow: Flow[..., Any], flow_run: FlowRun, block: str, store: Sto
     if get_current_settings().results.default_storage_block or results._read_server_default_result_storage_block_id():
         return
     of = label({"labels": flow_run.labels}, RESULTS) or str(flow_run.id)
-    told = os.environ.get(UNASKED) != "true"
-    run = Run(str(flow_run.id), of, block, not told, settings.result_max_bytes)
+    run = Run(str(flow_run.id), of, block, os.environ.get(UNASKED) == "true", settings.result_max_bytes)
     logger = flow_run_logger(flow_run=flow_run)
     kept(run, store, lambda text: logger.info("%s", text))
     # Not through `with_options`, which would have the flow's own result kept.
@@ -145,7 +147,7 @@ def keep_results(flow: Flow[..., Any], flow_run: FlowRun, block: str, store: Sto
 
 
 def run_key(task_ctx: TaskRunContext, *_args: Any, **_kwargs: Any) -> str | None:
-    """Stand in for `RunId.compute_key`: the tasks of a resumed run have the keys they had in the run that it resumes."""
+    """Stand in for `RunId.compute_key`: tasks of a resumed run have the keys they had in the run that it resumes."""
     if not task_ctx:
         return None
     run = str(task_ctx.task_run.flow_run_id or task_ctx.task_run.id)

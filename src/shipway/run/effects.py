@@ -1,4 +1,4 @@
-"""What a task does besides returning a value, as far as a run's record shows it: a run that skips the task repeats it."""
+"""What a task does besides returning a value, as far as a run's record shows it; who skips the task repeats it."""
 
 from __future__ import annotations
 

@@ -25,6 +25,9 @@ from shipway.errors import CodecError, IntegrityError
 _OTHERWISE = {JSON.name, FILE.name, SVG.name, BYTES.name, PICKLE.name}
 """Codecs whose values come back as something else, or that run code, or that are not needed here."""
 
+_LISTED: Mapping[str, Callable[[Any], Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
+_CONTAINERS = (list, dict, *_LISTED.values())
+
 _LESS = {"LazyFrame", "RecordBatch"}
 """Types that come back as another one."""
 
@@ -104,34 +107,47 @@ def put_together(tree: Any, files: Sequence[tuple[str, Path]]) -> Any:
 
 
 def _down(value: Any, part: Callable[[Any, Codec], int], above: tuple[int, ...]) -> Any:
-    if id(value) in above:
-        raise CodecError("the value contains itself")
+    """Write down `value`, found inside the containers `above`."""
     kind = type(value)
-    inside = (*above, id(value))
     if kind in _PLAIN:
         return _PLAIN[kind](value)
-    if kind is list:
-        return [_down(item, part, inside) for item in value]
-    if kind in (tuple, set, frozenset):
-        return {kind.__name__: [_down(item, part, inside) for item in value]}
-    if kind is dict:
-        if all(type(key) is str for key in value):
-            return {"dict": {key: _down(item, part, inside) for key, item in value.items()}}
-        return {"items": [[_down(key, part, inside), _down(item, part, inside)] for key, item in value.items()]}
-    if kind.__module__ == "numpy" and getattr(value, "shape", None) == () and kind.__name__ != "ndarray":
+    if kind not in _CONTAINERS:
+        return _leaf(value, part)
+    if id(value) in above:
+        raise CodecError("the value contains itself")
+    inside = (*above, id(value))
+    if kind is not dict:
+        items = [_down(item, part, inside) for item in value]
+        return items if kind is list else {kind.__name__: items}
+    if all(type(key) is str for key in value):
+        return {"dict": {key: _down(item, part, inside) for key, item in value.items()}}
+    return {"items": [[_down(key, part, inside), _down(item, part, inside)] for key, item in value.items()]}
+
+
+def _leaf(value: Any, part: Callable[[Any, Codec], int]) -> Any:
+    """Write down what has a library's type."""
+    kind = type(value)
+    library = kind.__module__.partition(".")[0]
+    if library == "numpy" and getattr(value, "shape", None) == () and kind.__name__ != "ndarray":
         if value.dtype.kind in "OV":
-            raise CodecError(f"a {type_name(value)} does not come back as it is")
+            raise _loses(value)
         return {"numpy": [value.dtype.str, base64.b64encode(value.tobytes()).decode()]}
-    if kind.__name__ == "Series" and kind.__module__.partition(".")[0] == "polars":
+    if library == "polars" and kind.__name__ == "Series":
         frame = value.to_frame()
         return {"series": part(frame, codec_for(frame))}
-    codec = codec_for(value)
+    try:
+        codec = codec_for(value)
+    except CodecError:
+        raise CodecError(f"there is no codec for a {type_name(value)}") from None
     if codec.name in _OTHERWISE or kind.__name__ in _LESS:
-        raise CodecError(f"a {type_name(value)} does not come back as it is")
-    if kind.__name__ == "Booster" and codec.name == "lightgbm":
-        # The text knows the trees up to the best one, and not that it was the best.
-        return {"booster": [part(value, codec), value.best_iteration]}
-    return {"part": part(value, codec)}
+        raise _loses(value)
+    number = part(value, codec)
+    # The text of a booster has the trees up to the best one, and does not say that it was the best.
+    return {"booster": [number, value.best_iteration]} if codec.name == "lightgbm" else {"part": number}
+
+
+def _loses(value: Any) -> CodecError:
+    return CodecError(f"a {type_name(value)} does not come back as it is")
 
 
 def _whole(number: int) -> int:
@@ -184,21 +200,23 @@ def _up(tree: Any, files: Sequence[tuple[str, Path]]) -> Any:
     [(word, inner)] = tree.items()
     if word in _WORDS:
         return _WORDS[word](inner)
-    if word in ("tuple", "set", "frozenset"):
-        return {"tuple": tuple, "set": set, "frozenset": frozenset}[word](_up(item, files) for item in inner)
+    if word in _LISTED:
+        return _LISTED[word](_up(item, files) for item in inner)
     if word == "dict":
         return {key: _up(item, files) for key, item in inner.items()}
-    if word == "items":
-        return {_up(key, files): _up(item, files) for key, item in inner}
-    if word == "series":
-        return _read(files[inner]).to_series()
-    if word == "booster":
-        booster = _read(files[inner[0]])
-        booster.best_iteration = inner[1]
-        return booster
+    return {_up(key, files): _up(item, files) for key, item in inner} if word == "items" else _file(word, inner, files)
+
+
+def _file(word: str, inner: Any, files: Sequence[tuple[str, Path]]) -> Any:
     if word == "part":
         return _read(files[inner])
-    raise ValueError(f"{word!r} says nothing")
+    if word == "series":
+        return _read(files[inner]).to_series()
+    if word != "booster":
+        raise ValueError(f"{word!r} says nothing")
+    booster = _read(files[inner[0]])
+    booster.best_iteration = inner[1]
+    return booster
 
 
 def _read(file: tuple[str, Path]) -> Any:
@@ -262,4 +280,4 @@ def _check(codec: Codec, value: Any, path: Path) -> None:
     else:
         return
     if not same:
-        raise CodecError(f"the {type_name(value)} does not come back as it is")
+        raise _loses(value)
