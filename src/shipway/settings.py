@@ -46,6 +46,7 @@ class Settings:
         store_port: port of the stack's S3 server.
         capture_max_bytes: most bytes captured from one run's working folder; what is left out is said in its log.
         capture_max_files: most files captured from one run's working folder.
+        result_max_bytes: most bytes of what one task returned that are kept for a resumed run; 0 keeps nothing.
         cache: folder of this machine's cache of releases, shared by all projects and workers.
         cache_max_bytes: size that the cache is kept under, what is in use excepted.
         keep_last: how many releases of a deployment `gc` keeps in its history.
@@ -65,6 +66,7 @@ class Settings:
     store_port: int = 4333
     capture_max_bytes: int = 1 << 30
     capture_max_files: int = 10_000
+    result_max_bytes: int = 1 << 30
     cache: str = ""
     cache_max_bytes: int = 10 << 30
     keep_last: int = 20

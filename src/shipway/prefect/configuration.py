@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.utilities.processutils import command_to_string, get_sys_executable
 from prefect.workers.process import ProcessJobConfiguration
 
+from shipway.prefect.results import unasked
 from shipway.prefect.starter import settings_environment
 
 
@@ -30,6 +32,7 @@ class ShipwayJobConfiguration(ProcessJobConfiguration):
         self.env.setdefault("PREFECT_LOGGING_LOG_PRINTS", "true")
         # People watch runs: lines that wait two seconds for company, Prefect's default, look like a run that hangs.
         self.env.setdefault("PREFECT_LOGGING_TO_API_BATCH_INTERVAL", "0.5")
+        self.env |= unasked({**os.environ, **settings_environment(), **self.env})
         super().prepare_for_flow_run(*args, **kwargs)
         # A command that somebody gave is started as it stands; only ours can be forked instead.
         self._command_configured = own_command

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -25,6 +26,7 @@ from prefect.exceptions import MissingFlowError
 from prefect.flow_engine import load_flow, load_flow_run, run_flow
 from prefect.flows import Flow, load_flow_from_entrypoint, load_function_and_convert_to_flow
 from prefect.logging.loggers import flow_run_logger
+from prefect.settings import PREFECT_TASKS_DEFAULT_PERSIST_RESULT, get_current_settings, temporary_settings
 
 from shipway.deployment.step import PULL_STEP
 from shipway.prefect import imports
@@ -32,6 +34,7 @@ from shipway.prefect.handover import Code, Handover
 from shipway.prefect.keeper import keep_data
 from shipway.prefect.line import Ear
 from shipway.prefect.pull import workspaces
+from shipway.prefect.results import unasked
 from shipway.prefect.task_runs import watch
 from shipway.run.workspace import Workspace
 
@@ -81,7 +84,12 @@ def main(run_id: UUID) -> None:
         SystemExit: with the status that Prefect's workers expect.
     """
     configure_from_env()
-    with handle_engine_signals(run_id):
+    with ExitStack() as stack:
+        if switches := unasked(os.environ | get_current_settings().to_environment_variables(exclude_unset=True)):
+            # Another worker than ours has started this; child processes are told too.
+            os.environ |= switches
+            stack.enter_context(temporary_settings({PREFECT_TASKS_DEFAULT_PERSIST_RESULT: True}))
+        stack.enter_context(handle_engine_signals(run_id))
         flow_run = load_flow_run(run_id)
         _run(_load(flow_run, load_flow), flow_run)
 
@@ -106,6 +114,7 @@ def _run(flow: Flow[..., Any], flow_run: FlowRun, code: Code | None = None) -> N
         with watch(str(flow_run.id), keeper.tasks):
             _drive(flow, run_flow(flow, flow_run=flow_run, error_logger=error_logger))
     finally:
+        keeper.close()
         keeper.publish()
         os.chdir(workspace.root.parent)
         workspace.remove()

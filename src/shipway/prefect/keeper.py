@@ -18,8 +18,10 @@ from prefect.logging.loggers import flow_run_logger
 from shipway.model.commit import commit
 from shipway.prefect.api import Api
 from shipway.prefect.handover import Code
+from shipway.prefect.kept import find_kept
 from shipway.prefect.labels import AFTER, REPRODUCES, RESUMES, label
 from shipway.prefect.links import publish
+from shipway.prefect.results import keep_results
 from shipway.prefect.stores import store_of
 from shipway.release.cache import Cache
 from shipway.report.facts import TaskFacts
@@ -32,6 +34,7 @@ from shipway.store.opening import open_store
 
 OPENER = "shipway.prefect.keeper:open_block"
 TURN = "shipway.prefect.turn:wait_for_turn"
+WHOSE = "shipway.prefect.kept:whose"
 
 
 def open_block(block: str) -> Any:
@@ -47,6 +50,7 @@ def keep_data(flow: Flow[..., Any], flow_run: FlowRun, workspace: Workspace, cod
     """
     settings = Settings.load()
     keeper = _Keeper(settings, flow, flow_run, workspace, code)
+    keep_results(flow, flow_run, workspace.store, keeper.store, settings)
     fn = flow.fn
     aside = asyncio.to_thread
 
@@ -126,6 +130,11 @@ class _Keeper:
         parameters = self.flow.serialize_parameters(called or {})
         return _Attempt(self, run, parameters, nested=run.id != self.flow_run.id)
 
+    def close(self) -> None:
+        """Let nothing of the run go on in the background."""
+        if kept := find_kept(str(self.flow_run.id)):
+            kept.results.close()
+
     def publish(self) -> None:
         """Show in the UI what was saved: when the run has completed, as nobody is to wait for that."""
         if self.saved:
@@ -158,6 +167,7 @@ class _Attempt:
         self.parameters = parameters
         self.nested = nested
         self.session: Session | None = None
+        self.kept = None if nested else find_kept(str(run.id))
 
     def __enter__(self) -> _Attempt:
         if not self.nested:
@@ -178,9 +188,12 @@ class _Attempt:
                 resumes=label(asked, RESUMES),
                 after=label(asked, AFTER),
                 turn=TURN,
+                whose=WHOSE,
             )
             self.session = Session.begin(order, self.keeper.workspace.root, self.keeper.store)
             activate(self.session)
+            if self.kept:
+                self.kept.results.begin()
         return self
 
     def complete(self, result: object) -> None:
@@ -208,9 +221,14 @@ class _Attempt:
             self.session.store.url(self.session.order.folder),
         )
         self.keeper.saved = record, self.session
+        if self.kept:
+            self.kept.results.join(completes=True)
 
     def __exit__(self, *_exc: object) -> None:
         if self.session is not None:
+            if self.kept:
+                # Of a run that failed its results are what is left; where it completed none is waited for here.
+                self.kept.results.join(completes=False)
             activate(None)
             self.session.close()
 

@@ -56,7 +56,7 @@ class Session:
         self.scratch = scratch
         self.started = datetime.now(UTC)
         self.process = os.getpid()
-        self.journal = Journal(scratch / "journal")
+        self.journal = Journal(scratch / "journal", self._whose)
         self._store = store
         self._lock = threading.Lock()
         self._uploads = Uploads(lambda: self.store) if own else None
@@ -103,6 +103,11 @@ class Session:
             path.unlink(missing_ok=True)
             raise
         return self._take(name, path, codec=way.name, suffix=suffix_for(value, way), rows=rows)
+
+    def adopt(self, artifact: Artifact, path: Path) -> Artifact:
+        """Save what another run saved, from the file that it was fetched into; the file is removed afterwards."""
+        suffix = ".folder.json" if artifact.codec == "folder" else Path(artifact.key).suffix
+        return self._take(artifact.name, path, codec=artifact.codec, suffix=suffix, rows=artifact.rows)
 
     def note_input(self, artifact: Artifact, run: str, *, asked: str = "", kind: str = "artifact") -> None:
         """Note that the run read an artifact of another run.
@@ -256,6 +261,13 @@ class Session:
             growing.end(whole=False)
             raise
         return known.result()
+
+    def _whose(self) -> Sequence[str] | None:
+        # A process that has not imported Prefect runs no task, and is not to import it for an answer.
+        if not self.order.whose or "prefect" not in sys.modules:
+            return None
+        tasks: Sequence[str] | None = _named(self.order.whose)()
+        return tasks
 
     def _save_folder(self, name: str, folder: Path) -> Artifact:
         """Save every file below a folder, then an index of them under the folder's own name."""
