@@ -33,7 +33,9 @@ def command() -> None:
     "-q", "--work-queue", "queues", multiple=True, help="Take runs from this queue. Repeatable; without any, from all."
 )
 @click.option("--pool", help="Work pool; by default the setting work_pool.")
-@click.option("--limit", type=click.IntRange(min=1), help="Most runs at once; by default no limit.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="Most runs at once; they share the cores. By default no limit."
+)
 @click.option("--name", help="The worker's name in the UI.")
 @click.option(
     "--metrics-port",
