@@ -262,6 +262,12 @@ def test_a_port_that_is_taken_is_named(here: Shell) -> None:
         assert "--metrics-port" in line
 
 
+def test_names_that_cannot_be_are_refused(here: Shell) -> None:
+    for options in (("-q", "a/b"), ("-t", ""), ("--pool", "a%b")):
+        line = one_line(here("worker", "start", *options), 3)
+        assert "name" in line or "may not hold" in line
+
+
 def test_told_to_stop_it_lets_a_short_run_finish_and_takes_up_no_other(here: Shell, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     with worker(here, SHIPWAY_DRAIN_SECONDS="120") as one:
