@@ -175,6 +175,8 @@ def test_hooks_of_a_crashed_run_have_its_release(project: Shell) -> None:
     code = f"""
 def mourn(flow, flow_run, state):
     import beside
+    # Whatever a hook does, it is not the worker that it does it to.
+    assert "shipway.prefect.worker" not in sys.modules
     print("mourned", beside.NAME)
 
 @flow(name="{name}", on_crashed=[mourn])

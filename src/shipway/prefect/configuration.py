@@ -26,8 +26,6 @@ class ShipwayJobConfiguration(ProcessJobConfiguration):
         own_command = self.command is not None
         if self.command is None:
             self.command = command_to_string([get_sys_executable(), "-m", "shipway.prefect.engine"])
-        # Idle OpenMP threads that spin make a training on a busy machine ten times slower (LightGBM issues 5039, 6728).
-        self.env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         # What a script prints is for whoever watches it run, and that is the UI and `run --watch` now.
         self.env.setdefault("PREFECT_LOGGING_LOG_PRINTS", "true")
         # People watch runs: lines that wait two seconds for company, Prefect's default, look like a run that hangs.

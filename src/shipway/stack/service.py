@@ -188,7 +188,7 @@ def worker_service(settings: Settings, depends_on: tuple[str, ...]) -> Service:
     return Service(
         WORKER,
         (sys.executable, "-c", _HELD_WORKER, "--pool", settings.work_pool),
-        env | settings.prefect_environment(),
+        {"DO_NOT_TRACK": "1", **env, **settings.prefect_environment()},
         settings.project,
         lambda said: WORKER_READY in said,
         depends_on=depends_on,
