@@ -147,3 +147,13 @@ class RunCancelledError(RunFailedError):
     """The run was cancelled."""
 
     exit_code = 11
+
+
+class MlflowError(ShipwayError):
+    """MLflow refused."""
+
+    exit_code = 12
+
+
+class MlflowUnreachableError(MlflowError):
+    """MLflow does not answer, or does not let us in."""

@@ -32,6 +32,7 @@ COMMANDS = {
     "get": "Fetch something a run saved.",
     "models": "List models, their versions and champions.",
     "promote": "Make a version of a model champion.",
+    "mlflow": "Mirror runs in MLflow.",
     "verify": "Check everything in the store that is in use.",
     "gc": "Remove what nothing in the store needs any more.",
 }

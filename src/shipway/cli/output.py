@@ -23,6 +23,7 @@ EXIT_STATUSES = {
     9: "stored bytes are damaged",
     10: "the run crashed",
     11: "the run was cancelled",
+    12: "MLflow does not answer, or refused",
 }
 """What the exit statuses mean; `docs/reference/exit-statuses.md` says the same."""
 

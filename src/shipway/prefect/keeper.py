@@ -16,6 +16,7 @@ from prefect.futures import PrefectFuture
 from prefect.logging.loggers import flow_run_logger
 
 from shipway.model.commit import commit
+from shipway.mlflow.mirror import mirror_committed
 from shipway.prefect.api import Api
 from shipway.prefect.handover import Code
 from shipway.prefect.labels import AFTER, REPRODUCES, RESUMES, label
@@ -124,9 +125,11 @@ class _Keeper:
         return _Attempt(self, run, parameters, nested=run.id != self.flow_run.id)
 
     def publish(self) -> None:
-        """Show in the UI what was saved: when the run has completed, as nobody is to wait for that."""
+        """Show in the UI, and in MLflow, what was saved: when the run has completed, as nobody is to wait for that."""
         if self.saved:
-            publish(Api(self.settings), *self.saved)
+            record, session = self.saved
+            publish(Api(self.settings), record, session)
+            mirror_committed(session.store, session.order.folder, record, flow_run_logger(flow_run=self.flow_run))
 
 
 class _Elsewhere:
