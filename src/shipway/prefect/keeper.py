@@ -15,8 +15,8 @@ from prefect.flows import Flow
 from prefect.futures import PrefectFuture
 from prefect.logging.loggers import flow_run_logger
 
-from shipway.model.commit import commit
 from shipway.mlflow.mirror import mirror_committed
+from shipway.model.commit import commit
 from shipway.prefect.api import Api
 from shipway.prefect.handover import Code
 from shipway.prefect.labels import AFTER, REPRODUCES, RESUMES, label

@@ -17,8 +17,8 @@ from prefect.flows import Flow
 from prefect.logging.loggers import flow_run_logger
 
 from shipway.errors import ServerError
-from shipway.model.commit import commit
 from shipway.mlflow.mirror import mirror_committed
+from shipway.model.commit import commit
 from shipway.prefect.pull import workspaces
 from shipway.prefect.stores import LOCAL_BLOCK, default_block, is_local_default, store_of
 from shipway.run.order import Order
