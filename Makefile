@@ -13,9 +13,9 @@ demo: $(VENV)/.run  ## the main job: stack, block, build, apply, worker, run; le
 test: $(VENV)/.test tools lint types  ## the whole suite, linters and types included
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
-# PostgreSQL is no Python package: where CI=true every real part must be there, elsewhere its tests are skipped without it.
-tools:
-	@if [ "$$CI" = true ]; then scripts/test-tools --install postgresql; else scripts/test-tools postgresql || true; fi
+# Servers that tests talk to: where CI=true every real part must be there, elsewhere its tests are skipped without it.
+tools: $(VENV)/.venv
+	@if [ "$$CI" = true ]; then scripts/test-tools --install postgresql mlflow; else scripts/test-tools postgresql mlflow || true; fi
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

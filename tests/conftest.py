@@ -11,7 +11,7 @@ import pytest
 
 pytest_plugins = ["shipway.testing"]
 
-FOREIGN = ("AWS_", "PREFECT_", "SHIPWAY_")
+FOREIGN = ("AWS_", "MLFLOW_", "PREFECT_", "SHIPWAY_")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -153,3 +153,13 @@ class NotReproducedError(ShipwayError):
     """A run that repeats another one saved something else."""
 
     exit_code = 12
+
+
+class MlflowError(ShipwayError):
+    """MLflow refused."""
+
+    exit_code = 13
+
+
+class MlflowUnreachableError(MlflowError):
+    """MLflow does not answer, or does not let us in."""

@@ -35,6 +35,7 @@ COMMANDS = {
     "promote": "Make a version of a model champion.",
     "why": "Show what something was made of, down to raw inputs.",
     "reproduce": "Do a run again and compare what it saves.",
+    "mlflow": "Mirror runs in MLflow.",
     "verify": "Check everything in the store that is in use.",
     "gc": "Remove what nothing in the store needs any more.",
 }

@@ -24,6 +24,7 @@ EXIT_STATUSES = {
     10: "the run crashed",
     11: "the run was cancelled",
     12: "a run that repeats another one saved something else",
+    13: "MLflow does not answer, or refused",
 }
 """What the exit statuses mean; `docs/reference/exit-statuses.md` says the same."""
 

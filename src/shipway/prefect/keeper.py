@@ -15,6 +15,7 @@ from prefect.flows import Flow
 from prefect.futures import PrefectFuture
 from prefect.logging.loggers import flow_run_logger
 
+from shipway.mlflow.mirror import mirror_committed
 from shipway.model.commit import commit
 from shipway.prefect.api import Api
 from shipway.prefect.handover import Code
@@ -136,9 +137,11 @@ class _Keeper:
             kept.results.close()
 
     def publish(self) -> None:
-        """Show in the UI what was saved: when the run has completed, as nobody is to wait for that."""
+        """Show in the UI, and in MLflow, what was saved: when the run has completed, as nobody is to wait for that."""
         if self.saved:
-            publish(Api(self.settings), *self.saved, self.tasks.values())
+            record, session = self.saved
+            publish(Api(self.settings), record, session, self.tasks.values())
+            mirror_committed(session.store, session.order.folder, record, flow_run_logger(flow_run=self.flow_run))
 
 
 class _Elsewhere:

@@ -17,6 +17,7 @@ from prefect.flows import Flow
 from prefect.logging.loggers import flow_run_logger
 
 from shipway.errors import ServerError
+from shipway.mlflow.mirror import mirror_committed
 from shipway.model.commit import commit
 from shipway.prefect.pull import workspaces
 from shipway.prefect.stores import LOCAL_BLOCK, default_block, is_local_default, store_of
@@ -89,6 +90,7 @@ def _commit(flow: Flow[Any, Any], flow_run: FlowRun, state: State) -> None:  # n
         record = commit(done, logger.info)
         logger.info("Saved %d objects to %s", len(record.artifacts), done.store.url(done.order.folder))
         done.close()
+        mirror_committed(done.store, done.order.folder, record, logger)
 
 
 def _folder(settings: Settings) -> Store:
