@@ -15,7 +15,8 @@ from shipway.artifact import Artifact
 from shipway.codec import codec_named
 from shipway.errors import InputError, NotFoundError
 from shipway.run.fetch import download
-from shipway.run.record import RunRecord, read_record, record_keys
+from shipway.run.recent import record_at, records_of
+from shipway.run.record import RunRecord
 from shipway.run.references import run_of
 from shipway.run.session import Session, current
 from shipway.store.base import Store
@@ -127,15 +128,15 @@ def _repeated(session: Session | None, store: Store, name: str, asked: str) -> R
     found = [item["key"] for item in before.inputs if (item["name"], item.get("asked", "")) == (name, asked)]
     if not found:
         raise NotFoundError(f"run {before.run_name}, which this one repeats, loaded no {name!r}")
-    return read_record(store, f"{run_of(found[0])}/run.json")
+    return record_at(store, f"{run_of(found[0])}/run.json")
 
 
 def _find(store: Store, flow: str, run: str | None, name: str) -> RunRecord:
     wanted = (run or "latest").lower()
-    for key, run_name, id8 in record_keys(store, flow):
+    for key, run_name, id8 in records_of(store, flow):
         if wanted != "latest" and wanted != run_name.lower() and wanted.replace("-", "")[-8:] != id8:
             continue
-        record = read_record(store, key)
+        record = record_at(store, key)
         if wanted == "latest" and run is None and name not in {artifact.name for artifact in record.artifacts}:
             continue
         if wanted in ("latest", record.run_name.lower(), record.run_id):

@@ -27,6 +27,7 @@ from shipway.run.environment import environment
 from shipway.run.growing import Growing
 from shipway.run.journal import Journal
 from shipway.run.order import Order
+from shipway.run.recent import forget
 from shipway.run.record import RunRecord, read_record, write_record
 from shipway.run.uploads import LARGE, Uploads
 from shipway.store.base import Store
@@ -171,6 +172,7 @@ class Session:
         """Wait for the end of the run that comes before this one, where there is one."""
         if self.order.after and self.order.turn:
             _named(self.order.turn)(self.order.after)
+            forget()
 
     def capture(self, folder: Path, before: Mapping[str, Stamp], *, max_bytes: int, max_files: int) -> tuple[str, ...]:
         """Have the files of the working folder sent that are new or changed; nobody may write to them any more.
@@ -236,7 +238,9 @@ class Session:
         Returns:
             The run's record: another one where an earlier attempt has written its own.
         """
-        if write_record(self.store, self.order.folder, record):
+        committed = write_record(self.store, self.order.folder, record)
+        forget()
+        if committed:
             return record
         return read_record(self.store, f"{self.order.folder}/run.json")
 
