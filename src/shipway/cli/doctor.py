@@ -21,8 +21,8 @@ COLORS = {"ok": "green", "note": "blue", "warning": "yellow", "error": "red"}
 def command(as_json: bool) -> int:
     """Examine installation, machine, project, server and store; print what is wrong and the command that mends it.
 
-    Nothing is mended. The store is tried out with one small object, which is removed again. The exit status is 0 when all
-    is well, or only notes were made, else 1.
+    Nothing is mended. The store is tried out with one small object, which is removed again. The exit status is 0 when
+    all is well, or only notes were made, else 1.
     """
     findings = _examine()
     wrong = sum(finding.to_mend for finding in findings)
@@ -37,7 +37,6 @@ def command(as_json: bool) -> int:
 def _examine() -> list[Finding]:
     from shipway.prefect.doctor import checks, server_checks
 
-    first: list[Finding] = []
     try:
         settings = Settings.load()
     except InputError as error:

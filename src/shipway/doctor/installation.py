@@ -201,7 +201,7 @@ def _compiled(folder: Path) -> tuple[int, int]:
         sources += len(modules)
         cached = Path(importlib.util.cache_from_source(f"{place}/x.py"))
         try:
-            there = set(os.listdir(cached.parent))
+            there = {path.name for path in cached.parent.iterdir()}
         except OSError:
             continue
         ending = cached.name.removeprefix("x")

@@ -24,7 +24,9 @@ URL_VARIABLES = ("SHIPWAY_API_URL", "PREFECT_API_URL")
 SEARCHED_BYTES = 256 << 10
 SEARCHED_FILES = 3_000
 SEARCH_SECONDS = 2.0
-TEXT = frozenset(["cfg", "conf", "csv", "env", "html", "ini", "ipynb", "json", "md", "py", "sh", "toml", "txt", "yaml", "yml"])
+TEXT = frozenset(
+    ["cfg", "conf", "csv", "env", "html", "ini", "ipynb", "json", "md", "py", "sh", "toml", "txt", "yaml", "yml"]
+)
 NEVER = frozenset({STATE_FOLDER, ".git", "node_modules", "__pycache__", "site-packages"})
 
 SECRETS = {
@@ -134,7 +136,7 @@ def _in_file(path: Path, line: int, kind: str) -> Finding:
         "secrets",
         "warning",
         f"{path}:{line} looks like {kind}",
-        f"{where}; take it out, and make a new one, for whoever saw the file has it. The next command asks for a new key",
+        f"{where}; take it out and make a new one: whoever saw the file has it. A block takes keys from standard input",
         "shipway block s3 NAME --bucket-path BUCKET --secrets-from-stdin",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -15,6 +16,7 @@ from shipway.doctor.surroundings import plain
 from shipway.errors import ServerError, ServerUnreachableError, ShipwayError, StackError
 from shipway.prefect.api import Api, quote
 from shipway.prefect.doctor_runs import overdue, pending, slots, zombies
+from shipway.prefect.pool import POOL_TYPE
 from shipway.prefect.stores import default_block, is_local_default, store_config
 from shipway.settings import DEFAULT_API_URL, Settings
 from shipway.stack import facts
@@ -97,8 +99,10 @@ def workers(api: Api) -> Iterator[Finding]:
                     "workers",
                     "warning",
                     f"worker {worker['name']!r} runs Prefect {version}, commands here use {own}",
-                    "a worker keeps what was installed when it started (docs/decisions/0002-pins.md says why it matters)",
-                    XX,
+                    "a worker keeps what was installed when it started; two lines may not understand each other",
+                    "shipway down && shipway up --detach"
+                    if pool["type"] == POOL_TYPE
+                    else f"prefect worker start --pool {shlex.quote(pool['name'])}",
                 )
     yield Finding("workers", "ok", f"{online} online" if online else "none online, and that is no fault by itself")
 
@@ -135,7 +139,7 @@ def _version(settings: Settings, where: str, version: str) -> Iterator[Finding]:
         f"the server at {where} runs Prefect {version}, commands and workers here {own}",
         "it was started before something was installed here"
         if ours
-        else "a server does not always understand clients of another line, so install here what it has, or there what is here",
+        else "a server does not always understand clients of another line: one of the two is to be changed",
         "shipway down && shipway up --detach" if ours else f"python -m pip install prefect=={version}",
     )
 

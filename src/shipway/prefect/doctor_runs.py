@@ -242,7 +242,7 @@ def _tag_slots(api: Api) -> Iterator[Finding]:
             yield Finding(
                 "slots",
                 "error",
-                f"{gone} of {limit['concurrency_limit']} slots of tag {limit['tag']!r} are held by tasks that have ended",
+                f"{gone} of {limit['concurrency_limit']} slots of tag {limit['tag']!r} are held by ended tasks",
                 "their processes were killed before they gave them back; tasks with this tag wait for them",
                 _prefect(api, f"concurrency-limit reset {shlex.quote(limit['tag'])}"),
             )
