@@ -90,7 +90,8 @@ def test_a_worker_of_another_version_is_found() -> None:
     answers = {
         "/work_pools/filter": [{"name": "shipway", "type": "shipway"}],
         "/work_pools/shipway/workers/filter": [
-            {"name": "old", "status": "ONLINE"}, {"name": "gone", "status": "OFFLINE"}, {"name": "new", "status": "ONLINE"},
+            {"name": name, "status": status}
+            for name, status in [("old", "ONLINE"), ("gone", "OFFLINE"), ("new", "ONLINE")]
         ],
         "/events/filter": {
             "events": [
@@ -98,7 +99,7 @@ def test_a_worker_of_another_version_is_found() -> None:
                 for name, version in [("new", own()), ("gone", "3.0.0"), ("old", "3.7.1"), ("new", "3.7.1")]
             ]
         },
-    }  # fmt: skip
+    }
     with answering(answers) as settings:
         old, summary = workers(Api(settings))
     assert (old.level, "'old' runs Prefect 3.7.1" in old.what) == ("warning", True)
