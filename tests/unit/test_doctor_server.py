@@ -124,7 +124,16 @@ def test_settings_that_cannot_be_read_are_found_and_not_repeated(
     (tmp_path / "shipway.toml").write_text('aws = {key = "hunter2"}\n')
     done = CliRunner().invoke(command, standalone_mode=False)
     assert done.return_value == 1
-    assert "settings" in done.stdout
-    assert "mend: ${EDITOR:-vi} shipway.toml" in done.stdout
+    assert f"{tmp_path}/shipway.toml sets aws to a value, which is neither text nor a whole number" in done.stdout
+    assert f"mend: ${{EDITOR:-vi}} {tmp_path}/shipway.toml" in done.stdout
     assert "permissions" in done.stdout
+    assert "hunter2" not in done.output
+
+
+def test_a_variable_that_does_not_fit_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SHIPWAY_SERVER_PORT", "hunter2")
+    done = CliRunner().invoke(command, ["--json"], standalone_mode=False)
+    (found,) = [each for each in json.loads(done.stdout)["findings"] if each["check"] == "settings"]
+    assert found["mend"] == "unset SHIPWAY_SERVER_PORT"
     assert "hunter2" not in done.output

@@ -35,16 +35,14 @@ def command(as_json: bool) -> int:
 
 
 def _examine() -> list[Finding]:
+    from shipway.doctor.project import unreadable
     from shipway.prefect.doctor import checks, server_checks
 
     try:
         settings = Settings.load()
     except InputError as error:
-        # Its text may repeat what the file holds; the file itself is there to be looked at.
         settings = Settings(project=find_project(Path.cwd()))
-        what = "the settings cannot be read: a command says more, such as `shipway ls`"
-        why = error.hint or "shipway.toml is not TOML, has an unknown key, or a variable has a value that does not fit"
-        return [Finding("settings", "error", what, why, "${EDITOR:-vi} shipway.toml"), *examine(_local(settings))]
+        return [unreadable(error, settings), *examine(_local(settings))]
     first = examine({**_local(settings), **server_checks(settings)})
     answers = any(finding.check == "server" and finding.level == "ok" for finding in first)
     return [*first, *(examine(checks(settings)) if answers else ())]

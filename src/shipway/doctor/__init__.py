@@ -76,6 +76,10 @@ def _carry_out(name: str, check: Check) -> list[Finding]:
         findings.extend(check())
     except ShipwayError as error:
         findings.append(Finding(name, "error", error.message, error.hint or ""))
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        what = f"it cannot be looked at: {error.strerror or type(error).__name__}{where}"
+        findings.append(Finding(name, "error", what, "this user lacks a right, or something is in the way"))
     except Exception as error:  # noqa: BLE001 - the others have something to say
         # Its text stays here: nobody knows what it holds.
         kind = type(error).__name__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import re
 import shlex
 import socket
 import stat
@@ -12,14 +13,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shipway.doctor import Finding
-from shipway.errors import StackError
-from shipway.settings import Settings
+from shipway.errors import InputError, StackError
+from shipway.settings import CONFIG_FILE, Settings
 from shipway.stack import StackFacts, facts
 from shipway.stack.manager import held
 from shipway.stack.seaweed import SeaweedPorts, socket_folder_path, socket_paths
 
 PRIVATE_FILES = ("secrets.json", "store/s3.json", "store/tls/part.key")
 """Files of the state folder that hold secrets."""
+
+
+def unreadable(error: InputError, settings: Settings) -> Finding:
+    """Explain settings that cannot be read, without the values that they hold."""
+    what = re.sub(r"( sets \S+ to ).*(, which is )", r"\1a value\2", error.message, flags=re.DOTALL)
+    variable = re.match(r"environment variable (\w+) ", what)
+    mend = f"unset {variable[1]}" if variable else ""
+    if not variable and what.startswith(f"{settings.project / CONFIG_FILE} "):
+        mend = f"${{EDITOR:-vi}} {shlex.quote(str(settings.project / CONFIG_FILE))}"
+    return Finding("settings", "error", what, error.hint or "no command works until they can be", mend)
 
 
 def permissions(settings: Settings) -> Iterator[Finding]:
@@ -152,6 +163,8 @@ def _private(path: Path, mode: int) -> Iterator[Finding]:
         copy = f'cp --remove-destination "$(readlink -f {name})" {name}'
         yield Finding("permissions", "error", f"{path} is a link", why, copy)
         return
+    if not path.exists():
+        return  # a link that leads nowhere: the folder is made when it is needed
     found = path.stat()
     if found.st_uid != os.geteuid():
         yield _not_ours(path)

@@ -53,7 +53,8 @@ def server(settings: Settings, clock: Callable[[], float] = time.time) -> Iterat
         yield _unreachable(settings, where)
         return
     except ServerError as error:
-        yield Finding("server", "error", error.message, error.hint or "", "shipway status")
+        # The address may hold a password.
+        yield Finding("server", "error", error.message.replace(api.url, where), error.hint or "", "shipway status")
         return
     yield Finding("server", "ok", f"Prefect {version} answers at {where}")
     yield from _version(settings, where, version)
