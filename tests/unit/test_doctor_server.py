@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from shipway.cli.doctor import command
+from shipway.cli import cli
 from shipway.prefect.api import Api
 from shipway.prefect.doctor import server, workers
 from shipway.settings import Settings
@@ -108,7 +108,7 @@ def test_a_worker_of_another_version_is_found() -> None:
 
 def test_the_command_works_where_there_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(command, ["--json"], standalone_mode=False)
+    done = CliRunner().invoke(cli, ["doctor", "--json"], standalone_mode=False)
     findings = json.loads(done.stdout)["findings"]
     assert done.return_value == 0, findings
     assert {"python", "packages", "disk", "permissions", "server"} <= {each["check"] for each in findings}
@@ -122,7 +122,7 @@ def test_settings_that_cannot_be_read_are_found_and_not_repeated(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "shipway.toml").write_text('aws = {key = "hunter2"}\n')
-    done = CliRunner().invoke(command, standalone_mode=False)
+    done = CliRunner().invoke(cli, ["doctor"], standalone_mode=False)
     assert done.return_value == 1
     assert f"{tmp_path}/shipway.toml sets aws to a value, which is neither text nor a whole number" in done.stdout
     assert f"mend: ${{EDITOR:-vi}} {tmp_path}/shipway.toml" in done.stdout
@@ -133,7 +133,7 @@ def test_settings_that_cannot_be_read_are_found_and_not_repeated(
 def test_a_variable_that_does_not_fit_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SHIPWAY_SERVER_PORT", "hunter2")
-    done = CliRunner().invoke(command, ["--json"], standalone_mode=False)
+    done = CliRunner().invoke(cli, ["doctor", "--json"], standalone_mode=False)
     (found,) = [each for each in json.loads(done.stdout)["findings"] if each["check"] == "settings"]
     assert found["mend"] == "unset SHIPWAY_SERVER_PORT"
     assert "hunter2" not in done.output

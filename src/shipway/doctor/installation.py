@@ -47,7 +47,7 @@ def python_version(version: str | None = None) -> Iterator[Finding]:
             f"{_python()} -m pip install shipway",
         )
         return
-    range_ = needed["Requires-Python"] if "Requires-Python" in needed else ""
+    range_ = needed["Requires-Python"]
     if SpecifierSet(range_).contains(version, prereleases=True):
         yield Finding("python", "ok", f"Python {version}")
     else:
