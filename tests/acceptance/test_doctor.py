@@ -16,7 +16,8 @@ import pytest
 
 from shipway.doctor import Finding
 from shipway.prefect.api import Api
-from shipway.prefect.doctor_runs import overdue, pending, slots, zombies
+from shipway.prefect.doctor_runs import overdue, pending, zombies
+from shipway.prefect.doctor_slots import slots
 from shipway.prefect.runs import FINAL
 from shipway.settings import Settings
 from tests.acceptance.conftest import Shell, wait_until
@@ -137,8 +138,10 @@ def test_slots_of_runs_that_have_ended_are_found_and_freed(stack: Shell, api: Ap
     run = _run(api, {"type": "RUNNING"})
     body = {"flow_run_id": run, "task_key": "t", "dynamic_key": "0", "state": {"type": "COMPLETED"}}
     task = api.request("POST", "/task_runs/", body)["id"]
-    api.request("POST", "/concurrency_limits/", {"tag": "gpu", "concurrency_limit": 1})
-    api.request("POST", "/concurrency_limits/increment", {"names": ["gpu"], "task_run_id": task})
+    killed = api.request("POST", "/task_runs/", body | {"dynamic_key": "1", "state": {"type": "RUNNING"}})["id"]
+    api.request("POST", "/concurrency_limits/", {"tag": "gpu", "concurrency_limit": 2})
+    for holder in (task, killed):
+        api.request("POST", "/concurrency_limits/increment", {"names": ["gpu"], "task_run_id": holder})
     deployment = api.request("POST", "/deployments/", {"name": "one", "flow_id": flow, "concurrency_limit": 2})["id"]
     try:
         limit = api.request("GET", f"/deployments/{deployment}")["global_concurrency_limit"]
@@ -146,7 +149,10 @@ def test_slots_of_runs_that_have_ended_are_found_and_freed(stack: Shell, api: Ap
 
         wrong = [each for each in slots(api) if each.to_mend]
         assert len(wrong) == 2, wrong
-        assert "1 of 1 slots of tag 'gpu'" in wrong[0].what
+        assert "1 of 2 slots of tag 'gpu'" in wrong[0].what, "the other task's flow run goes on"
+        api.request("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CRASHED"}, "force": True})
+        wrong = [each for each in slots(api) if each.to_mend]
+        assert "2 of 2 slots of tag 'gpu'" in wrong[0].what
         assert "1 of 2 slots of deployment examined/one" in wrong[1].what
         for each in wrong:
             _mend(each.mend, stack.folder)

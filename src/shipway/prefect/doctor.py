@@ -15,7 +15,8 @@ from shipway.doctor.stores import RETRY_SECONDS, skew, store
 from shipway.doctor.surroundings import plain
 from shipway.errors import ServerError, ServerUnreachableError, ShipwayError, StackError
 from shipway.prefect.api import Api, quote
-from shipway.prefect.doctor_runs import overdue, pending, slots, zombies
+from shipway.prefect.doctor_runs import overdue, pending, zombies
+from shipway.prefect.doctor_slots import slots
 from shipway.prefect.pool import POOL_TYPE
 from shipway.prefect.stores import default_block, is_local_default, store_config
 from shipway.settings import DEFAULT_API_URL, Settings

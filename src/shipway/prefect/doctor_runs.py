@@ -1,10 +1,10 @@
-"""What `shipway doctor` asks the Prefect API about runs that do not go on, and about the slots they hold."""
+"""What `shipway doctor` asks the Prefect API about runs that do not go on."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -48,7 +48,8 @@ def zombies(api: Api, now: datetime | None = None) -> Iterator[Finding]:
     dead = 0
     for run in rows[:LOOKED_AT]:
         reason = _silent(api, run, workers, now)
-        if reason:
+        # It may have ended since it was listed.
+        if reason and (api.find(f"/flow_runs/{run['id']}") or {}).get("state_type") == "RUNNING":
             dead += 1
             yield Finding(
                 "running",
@@ -125,16 +126,6 @@ def overdue(api: Api, now: datetime | None = None) -> Iterator[Finding]:
         yield Finding("late", "ok", "no run waits longer than it should")
 
 
-def slots(api: Api) -> Iterator[Finding]:
-    """Find slots of concurrency limits that are held by runs which have ended, as far as the API tells holders."""
-    orphans = 0
-    for finding in [*_tag_slots(api), *_deployment_slots(api)]:
-        orphans += 1
-        yield finding
-    if not orphans:
-        yield Finding("slots", "ok", "no slot is held by a run that has ended")
-
-
 def set_state(
     api: Api, run_id: str, kind: str, message: str, *, name: str | None = None, due: datetime | None = None
 ) -> str:
@@ -143,10 +134,10 @@ def set_state(
     state |= {"name": name} if name else {}
     state |= {"state_details": {"scheduled_time": due.isoformat(timespec="seconds")}} if due else {}
     body = shlex.quote(json.dumps({"state": state, "force": True}))
-    return _prefect(api, f"api POST /flow_runs/{run_id}/set_state --data {body}")
+    return prefect_command(api, f"api POST /flow_runs/{run_id}/set_state --data {body}")
 
 
-def _prefect(api: Api, words: str) -> str:
+def prefect_command(api: Api, words: str) -> str:
     """Return a command of Prefect's that goes to this server, whatever the profile says."""
     return f"PREFECT_API_URL={plain(api.url)} prefect {words}"
 
@@ -213,13 +204,13 @@ def _why_untaken(
     """Say why nobody takes runs of a queue, and the command for it."""
     first = next(iter(waiting))
     if not pool or not queue:
-        return "runs without a work pool are started by whoever made them", _prefect(
+        return "runs without a work pool are started by whoever made them", prefect_command(
             api, f"flow-run delete {first['id']}"
         )
     if (api.pool(pool) or {}).get("is_paused"):
-        return "the pool is paused", _prefect(api, f"work-pool resume {shlex.quote(pool)}")
+        return "the pool is paused", prefect_command(api, f"work-pool resume {shlex.quote(pool)}")
     if (api.queue(pool, queue) or {}).get("is_paused"):
-        return "the queue is paused", _prefect(
+        return "the queue is paused", prefect_command(
             api, f"work-queue resume {shlex.quote(queue)} --pool {shlex.quote(pool)}"
         )
     start = f"shipway worker start -q {shlex.quote(queue)} --pool {shlex.quote(pool)}"
@@ -227,53 +218,6 @@ def _why_untaken(
     if not online:
         return "no worker of the pool is online", start
     return f"{online} online worker(s) may be full, at a concurrency limit, or take from other queues", start
-
-
-def _tag_slots(api: Api) -> Iterator[Finding]:
-    for limit in api.pages("/concurrency_limits/filter", {}):
-        holders = [str(holder) for holder in limit.get("active_slots") or []]
-        if not holders:
-            continue
-        asked = holders[:PAGE]
-        rows = api.pages("/task_runs/filter", {"task_runs": {"id": {"any_": asked}}, "sort": "ID_DESC"})
-        alive = {row["id"] for row in rows if row.get("state_type") in ("RUNNING", "PENDING", "CANCELLING")}
-        gone = len(set(asked) - alive)
-        if gone:
-            yield Finding(
-                "slots",
-                "error",
-                f"{gone} of {limit['concurrency_limit']} slots of tag {limit['tag']!r} are held by ended tasks",
-                "their processes were killed before they gave them back; tasks with this tag wait for them",
-                _prefect(api, f"concurrency-limit reset {shlex.quote(limit['tag'])}"),
-            )
-
-
-def _deployment_slots(api: Api) -> Iterator[Finding]:
-    limited = {
-        row["id"]: (row, limit)
-        for row in api.deployments()
-        if (limit := row.get("global_concurrency_limit")) and limit.get("active_slots")
-    }
-    if not limited:
-        return
-    rows = _runs(
-        api,
-        {
-            "deployment_id": {"any_": sorted(limited)},
-            "state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}},
-        },
-    )
-    live = Counter(run["deployment_id"] for run in rows)
-    for deployment, (row, limit) in limited.items():
-        extra = limit["active_slots"] - live[deployment]
-        if extra > 0:
-            yield Finding(
-                "slots",
-                "error",
-                f"{extra} of {limit['limit']} slots of deployment {row['flow_name']}/{row['name']} are held by no run",
-                "the runs that held them have ended without giving them back; the next ones wait for them",
-                _prefect(api, f"gcl update {shlex.quote(limit['name'])} --active-slots {live[deployment]}"),
-            )
 
 
 def _runs(api: Api, where: Mapping[str, Any]) -> list[dict[str, Any]]:
