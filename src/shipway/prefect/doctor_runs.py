@@ -204,8 +204,10 @@ def _why_untaken(
     """Say why nobody takes runs of a queue, and the command for it."""
     first = next(iter(waiting))
     if not pool or not queue:
-        return "runs without a work pool are started by whoever made them", prefect_command(
-            api, f"flow-run delete {first['id']}"
+        if first.get("deployment_id"):
+            return "they wait for the program that serves their deployment (`serve` in its source): start it", ""
+        return "without a deployment only the process that made them runs them", prefect_command(
+            api, f"flow-run cancel {first['id']}"
         )
     if (api.pool(pool) or {}).get("is_paused"):
         return "the pool is paused", prefect_command(api, f"work-pool resume {shlex.quote(pool)}")
