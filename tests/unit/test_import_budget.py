@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
 from importlib.metadata import packages_distributions
 from importlib.resources import files
 from pathlib import Path
@@ -212,6 +213,7 @@ def _answers(server: S3Server, bucket: str) -> dict[str, Any]:
     checksum = json.loads(files("shipway.prefect").joinpath("block_schema.json").read_text())["checksum"]
     return {
         "GET /api/health": True,
+        "GET /api/admin/version": metadata.version("prefect"),
         "POST /api/flows/filter": [{"id": "f", "name": "tiny"}],
         "POST /api/flow_runs/filter": [RUN],
         "POST /api/task_runs/filter": [],
@@ -274,6 +276,13 @@ def test_a_build_of_what_has_not_changed_loads_nothing_heavy(stage: Stage) -> No
     modules = stage.loaded(COMMAND, *command)
     assert _packages(modules) - UNCHANGED_BUILD == set()
     assert _roots(modules) & (SLOW | {"subprocess"}) == set()
+
+
+def test_the_doctor_loads_nothing_heavy(stage: Stage) -> None:
+    # It finds much to be mended in an API that is a few fixed answers.
+    modules = stage.loaded(COMMAND, "doctor", status=1)
+    assert "packaging" in _packages(modules)
+    assert _packages(modules) & (HEAVY - {"pathspec"}) == set()
 
 
 def test_importing_shipway_loads_next_to_nothing(stage: Stage) -> None:

@@ -38,6 +38,7 @@ COMMANDS = {
     "mlflow": "Mirror runs in MLflow.",
     "verify": "Check everything in the store that is in use.",
     "gc": "Remove what nothing in the store needs any more.",
+    "doctor": "Find what is wrong here, and the command that mends it.",
 }
 """Commands by name with their one-line help, so that `shipway --help` need not import them."""
 
