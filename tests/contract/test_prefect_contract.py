@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import prefect
-import yaml
+import yaml  # type: ignore[import-untyped]
 from prefect import Flow, flow
 from prefect.deployments.steps import core
 from prefect.engine import handle_engine_signals
