@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,14 @@ from prefect.context import TaskRunContext
 from prefect.filesystems import WritableFileSystem
 from prefect.results import ResultStore
 from prefect.serializers import Serializer
-from prefect.settings import PREFECT_TASKS_DEFAULT_PERSIST_RESULT
+from prefect.settings import PREFECT_TASKS_DEFAULT_PERSIST_RESULT, get_current_settings, temporary_settings
 from prefect.states import Completed, Failed
 from prefect.utilities.dispatch import get_registry_for_type
 
 from shipway.prefect import results as ours
 from shipway.prefect.block_types import S3
 from shipway.prefect.kept import Run, find_kept, kept, whose
-from shipway.prefect.results import SWITCH, TaskResults, ValueSerializer, run_key, unasked
+from shipway.prefect.results import SWITCH, TaskResults, ValueSerializer, leave_alone, run_key, unasked
 from shipway.prefect.stable import keep_keys_stable
 from shipway.run.order import Order
 from shipway.run.results import object_key
@@ -225,6 +226,13 @@ def test_results_are_switched_on_by_a_setting_of_tasks_alone() -> None:
     for name in (SWITCH, *ours.OTHER_SWITCHES):
         assert unasked({name: "false"}) == {}
     assert task(work.fn).persist_result is None
+    with temporary_settings({PREFECT_TASKS_DEFAULT_PERSIST_RESULT: True}):
+        assert get_current_settings().tasks.default_persist_result is True
+        os.environ[ours.UNASKED] = "true"
+        leave_alone()
+        assert get_current_settings().tasks.default_persist_result is None
+        assert ours.UNASKED not in os.environ
+        ours._for_good.close()
     assert task(work.fn, cache_policy=INPUTS).persist_result is True
     assert task(work.fn, persist_result=False).cache_policy == cache_policies.NO_CACHE
 

@@ -30,7 +30,8 @@ class ShipwayJobConfiguration(ProcessJobConfiguration):
         self.env.setdefault("PREFECT_LOGGING_LOG_PRINTS", "true")
         # People watch runs: lines that wait two seconds for company, Prefect's default, look like a run that hangs.
         self.env.setdefault("PREFECT_LOGGING_TO_API_BATCH_INTERVAL", "0.5")
-        self.env |= unasked({**os.environ, **settings_environment(), **self.env})
+        if not own_command:
+            self.env |= unasked({**os.environ, **settings_environment(), **self.env})
         super().prepare_for_flow_run(*args, **kwargs)
         # A command that somebody gave is started as it stands; only ours can be forked instead.
         self._command_configured = own_command

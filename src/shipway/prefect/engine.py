@@ -34,7 +34,7 @@ from shipway.prefect.handover import Code, Handover
 from shipway.prefect.keeper import keep_data
 from shipway.prefect.line import Ear
 from shipway.prefect.pull import workspaces
-from shipway.prefect.results import unasked
+from shipway.prefect.results import leave_alone, unasked
 from shipway.prefect.task_runs import watch
 from shipway.run.workspace import Workspace
 
@@ -106,6 +106,7 @@ def _run(flow: Flow[..., Any], flow_run: FlowRun, code: Code | None = None) -> N
     workspace = workspaces.get(str(flow_run.id))
     error_logger: Any = flow_run_logger(flow_run=flow_run)
     if workspace is None:
+        leave_alone()
         _drive(flow, run_flow(flow, flow_run=flow_run, error_logger=error_logger))
         return
     _complete_path(workspace, flow)

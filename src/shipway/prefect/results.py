@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from prefect import cache_policies, results
@@ -19,7 +20,7 @@ from prefect.filesystems import WritableFileSystem
 from prefect.flows import Flow
 from prefect.logging.loggers import flow_run_logger
 from prefect.serializers import Serializer
-from prefect.settings import get_current_settings
+from prefect.settings import PREFECT_TASKS_DEFAULT_PERSIST_RESULT, get_current_settings, temporary_settings
 from pydantic import Field
 
 from shipway.prefect.kept import Kept, Run, kept, stage, staged
@@ -134,8 +135,10 @@ def keep_results(flow: Flow[..., Any], flow_run: FlowRun, block: str, store: Sto
         settings: the project's.
     """
     if settings.result_max_bytes <= 0 or flow.persist_result is not None or flow.result_storage is not None:
+        leave_alone()
         return
     if get_current_settings().results.default_storage_block or results._read_server_default_result_storage_block_id():
+        leave_alone()
         return
     of = label({"labels": flow_run.labels}, RESULTS) or str(flow_run.id)
     run = Run(str(flow_run.id), of, block, os.environ.get(UNASKED) == "true", settings.result_max_bytes)
@@ -144,6 +147,17 @@ def keep_results(flow: Flow[..., Any], flow_run: FlowRun, block: str, store: Sto
     # Not through `with_options`, which would have the flow's own result kept.
     flow.result_storage = TaskResults(run=run.id, of=of, block=block, unasked=run.unasked, max_bytes=run.max_bytes)
     flow.result_serializer = flow.result_serializer or ValueSerializer()
+
+
+_for_good = ExitStack()
+
+
+def leave_alone() -> None:
+    """Have Prefect keep what it keeps by itself, for the rest of this process and in its children."""
+    if os.environ.pop(UNASKED, None) == "true":
+        os.environ.pop(SWITCH, None)
+        # Costs a tenth of a second, and few runs need it.
+        _for_good.enter_context(temporary_settings(restore_defaults={PREFECT_TASKS_DEFAULT_PERSIST_RESULT}))
 
 
 def run_key(task_ctx: TaskRunContext, *_args: Any, **_kwargs: Any) -> str | None:
