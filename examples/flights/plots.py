@@ -43,7 +43,7 @@ def residuals(predictions: pl.DataFrame) -> Figure:
 def importance(model: lgb.Booster) -> Figure:
     """How much of the model's gain each feature brought."""
     gain = pl.DataFrame({"feature": model.feature_name(), "gain": model.feature_importance("gain")})
-    gain = gain.with_columns(100 * pl.col("gain") / pl.col("gain").sum()).sort("gain", "feature")
+    gain = gain.with_columns((100 * pl.col("gain") / pl.col("gain").sum()).alias("gain")).sort("gain", "feature")
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     axes.barh(gain["feature"].to_list(), gain["gain"].to_numpy(), color=MODEL)

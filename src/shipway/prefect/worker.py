@@ -143,6 +143,7 @@ class ShipwayWorker(ProcessWorker):
         with suppress(TimeoutError):
             async with asyncio.timeout(10):
                 await asyncio.gather(*(each.ended.wait() for each in list(self.live.values())))
+        self._preparations.close()
         await super().teardown(*exc_info)
 
     @property
