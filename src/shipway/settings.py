@@ -52,6 +52,7 @@ class Settings:
         keep_last: how many releases of a deployment `gc` keeps in its history.
         keep_days: how many days `gc` keeps a release in a deployment's history after it was replaced.
         drain_seconds: how many seconds a worker that is told to stop lets its runs go on before it hands them back.
+        mlflow_seconds: how many seconds a completed run waits at most until MLflow has its mirror.
     """
 
     project: Path
@@ -72,6 +73,7 @@ class Settings:
     keep_last: int = 20
     keep_days: int = 30
     drain_seconds: int = 20
+    mlflow_seconds: int = 5
 
     @property
     def state(self) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,10 +16,9 @@ from shipway.mlflow.server import VARIABLE, Server
 from shipway.run.record import RunRecord
 from shipway.store.base import Store
 
-SECONDS = 5.0
-"""How long a run waits for its mirror, all requests together: it holds a worker's slot meanwhile."""
-
-TRIES = 5
+TRIES = 4
+PAUSE = 0.2
+"""Seconds after the first refusal; longer after each further one."""
 
 ADDED = "added"
 COMPLETED = "completed"
@@ -96,7 +97,7 @@ def mirror(server: Server, content: Content) -> Mirrored:
     """
     experiment = server.experiment(content.experiment)
     created = None
-    for tries in range(TRIES):
+    for tries in itertools.count(1):
         found = find(server, experiment, content.run_id)
         what = THERE if whole(found) else COMPLETED
         if not found:
@@ -114,20 +115,29 @@ def mirror(server: Server, content: Content) -> Mirrored:
         except MlflowUnreachableError:
             raise
         except MlflowError:
-            # Somebody else may have deleted it meanwhile, as described above.
-            if tries == TRIES - 1 or kept in find(server, experiment, content.run_id):
+            # Somebody else may have deleted it, as described above, or be filling it too, which a database can refuse.
+            if tries == TRIES:
                 raise
+            time.sleep(PAUSE * tries)
             continue
         return Mirrored(ADDED if created else what, kept.run, server.run_url(experiment, kept.run), content.cut)
-    raise MlflowError(f"others keep mirroring run {content.run_name} too")
+    raise AssertionError  # the loop ends by itself
 
 
 def mirror_committed(
-    store: Store, folder: str, record: RunRecord, log: Log, environ: Mapping[str, str] = os.environ
+    store: Store, folder: str, record: RunRecord, log: Log, *, seconds: float, environ: Mapping[str, str] = os.environ
 ) -> None:
     """Mirror a run that has committed and completed, where the environment names a server of MLflow.
 
-    What goes wrong costs a warning in the run's log and at most five seconds, never the run.
+    What goes wrong costs a warning in the run's log, and never the run.
+
+    Args:
+        store: where the run's data lies.
+        folder: the run's folder in it.
+        record: the run's record.
+        log: the run's log.
+        seconds: how long all of it may take: the run holds a worker's slot meanwhile.
+        environ: environment variables.
     """
     if not environ.get(VARIABLE):
         return
@@ -135,7 +145,7 @@ def mirror_committed(
 
     def work() -> None:
         try:
-            server = Server.from_environment(environ, timeout=SECONDS)
+            server = Server.from_environment(environ, timeout=seconds)
             ended.append(mirror(server, content_of(store, folder, record)))
         except Exception as error:  # noqa: BLE001 - the run has completed, whatever MLflow answers
             ended.append(error)
@@ -143,7 +153,7 @@ def mirror_committed(
     # In a thread, as nothing else limits all of it: looking up a name alone may take longer, and a server may drip.
     thread = threading.Thread(target=work, daemon=True, name="mlflow")
     thread.start()
-    thread.join(SECONDS)
+    thread.join(seconds)
     match ended:
         case [Mirrored() as done]:
             log.info("Mirrored to MLflow: %s", done.url)
@@ -153,7 +163,7 @@ def mirror_committed(
             said = str(error) if isinstance(error, ShipwayError) else repr(error)
             log.warning("Not mirrored to MLflow, `shipway mlflow sync` makes up for it: %s", said)
         case _:
-            log.warning("Not mirrored to MLflow, `shipway mlflow sync` makes up for it: no answer in %d s", SECONDS)
+            log.warning("Not mirrored to MLflow, `shipway mlflow sync` makes up for it: no answer in %g s", seconds)
 
 
 def find(server: Server, experiment: str, run_id: str = "") -> list[Found]:

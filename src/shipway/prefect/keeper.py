@@ -141,7 +141,9 @@ class _Keeper:
         if self.saved:
             record, session = self.saved
             publish(Api(self.settings), record, session, self.tasks.values())
-            mirror_committed(session.store, session.order.folder, record, flow_run_logger(flow_run=self.flow_run))
+            logger = flow_run_logger(flow_run=self.flow_run)
+            seconds = self.settings.mlflow_seconds
+            mirror_committed(session.store, session.order.folder, record, logger, seconds=seconds)
 
 
 class _Elsewhere:

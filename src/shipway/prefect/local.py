@@ -90,7 +90,7 @@ def _commit(flow: Flow[Any, Any], flow_run: FlowRun, state: State) -> None:  # n
         record = commit(done, logger.info)
         logger.info("Saved %d objects to %s", len(record.artifacts), done.store.url(done.order.folder))
         done.close()
-        mirror_committed(done.store, done.order.folder, record, logger)
+        mirror_committed(done.store, done.order.folder, record, logger, seconds=Settings.load().mlflow_seconds)
 
 
 def _folder(settings: Settings) -> Store:
