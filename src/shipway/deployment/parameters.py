@@ -50,6 +50,12 @@ def check_parameters(parameters: Mapping[str, Any], schema: Mapping[str, Any], *
     if unknown := [name for name in parameters if name not in known]:
         hint = f"it takes {', '.join(known)}" if known else "it takes none"
         raise ParameterError(f"the flow has no parameter {unknown[0]!r}", hint=hint)
+    for name, rule in known.items():
+        if parameters.get(name) is not None and _is_secret(rule):
+            raise ParameterError(
+                f"parameter {name!r} is a secret, and parameters are kept in plain text by the server",
+                hint="save a Secret block, give the flow its name, and load it in the flow",
+            )
     required = schema.get("required", []) if complete else []
     if missing := [name for name in required if name not in parameters]:
         name = missing[0]
@@ -65,3 +71,9 @@ def check_parameters(parameters: Mapping[str, Any], schema: Mapping[str, Any], *
     for error in errors:
         where = ".".join(map(str, error.instance_path))
         raise ParameterError(f"parameter {where} does not fit: {error.message[:300]}")
+
+
+def _is_secret(rule: Any) -> bool:
+    """Tell whether a parameter is one of pydantic's secrets, alone or as an alternative."""
+    options = [rule, *rule.get("anyOf", ())] if isinstance(rule, Mapping) else []
+    return any(isinstance(option, Mapping) and option.get("writeOnly") is True for option in options)

@@ -31,6 +31,11 @@ from shipway.manifest import Version
 
 Place = tuple[int | str, ...]
 
+MAX_BYTES = 1024 * 1024
+MAX_VALUES = 100_000
+MAX_DEPTH = 200
+"""A deployment file is no longer, has no more values, nests no deeper. One by hand has some dozens of values."""
+
 
 class Schedule(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """When runs are created: exactly one of `cron`, `interval` and `rrule`.
@@ -211,18 +216,21 @@ def _located(error: ValidationError) -> SpecError:
     return SpecError(place, f"it is not what it should be: {words[:1].lower()}{words[1:].replace('`', '')}")
 
 
-def read(path: Path, *, parameters: bool = True) -> DeploymentSpec:
-    """Read a deployment file.
-
-    Args:
-        path: the file.
-        parameters: whether to hold its parameters against its schema; `build`, which brings another schema, does not.
+def load_yaml(path: Path) -> Any:
+    """Return what a YAML file holds, in ruamel's containers, which know their places.
 
     Raises:
-        DeploymentFileError: the file is missing or has a mistake; the message says in which line and column.
+        DeploymentFileError: it is missing, is not YAML, or would be far larger than its text.
     """
     try:
-        document = YAML(typ="rt").load(path.read_text())
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise DeploymentFileError(f"{path} is longer than {MAX_BYTES} bytes")
+        text = data.decode()
+        _check_depth(text, path)
+        document = YAML(typ="rt").load(text)
+        _check_size(document, path)
     except FileNotFoundError:
         raise DeploymentFileError(f"{path} does not exist", hint="write it with `shipway build`") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -233,6 +241,49 @@ def read(path: Path, *, parameters: bool = True) -> DeploymentSpec:
         raise DeploymentFileError(f"{where}: {error.problem or 'not YAML'}") from None
     except YAMLError as error:
         raise DeploymentFileError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise DeploymentFileError(f"{path} is nested too deeply") from None
+    except DeploymentFileError:
+        raise
+    except Exception as error:  # noqa: BLE001 - ruamel raises what its conversions do: ValueError, TypeError, KeyError...
+        raise DeploymentFileError(f"{path} is not YAML: {error}") from None
+    return document
+
+
+def _check_depth(text: str, path: Path) -> None:
+    """Refuse brackets in thousands, for which ruamel takes the square of their number: half a minute for 5,000."""
+    depth = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth = depth + 1 if bracket in "[{" else max(depth - 1, 0)
+        if depth > MAX_DEPTH:
+            raise DeploymentFileError(f"{path} is nested too deeply")
+
+
+def _check_size(document: Any, path: Path) -> None:
+    """Refuse a document that aliases blow up: ten lines of them can stand for billions of values."""
+    left, waiting = MAX_VALUES, [document]
+    while waiting:
+        left -= 1
+        if left < 0:
+            raise DeploymentFileError(f"{path} holds over {MAX_VALUES:,} values, counted with its aliases")
+        node = waiting.pop()
+        if isinstance(node, Mapping):
+            waiting.extend(node.values())
+        elif isinstance(node, Sequence) and not isinstance(node, str | bytes):
+            waiting.extend(node)
+
+
+def read(path: Path, *, parameters: bool = True) -> DeploymentSpec:
+    """Read a deployment file.
+
+    Args:
+        path: the file.
+        parameters: whether to hold its parameters against its schema; `build`, which brings another schema, does not.
+
+    Raises:
+        DeploymentFileError: the file is missing or has a mistake; the message says in which line and column.
+    """
+    document = load_yaml(path)
     if not isinstance(document, CommentedMap):
         raise DeploymentFileError(f"{path}:1:1: a deployment file is a mapping of keys to values")
     try:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from types import UnionType
 from typing import Any
 
 from shipway.artifact import Artifact, segment
@@ -118,9 +119,27 @@ def read_record(store: Store, key: str) -> RunRecord:
             raise ValueError("of an unknown version; a newer Shipway wrote it")
         artifacts = tuple(Artifact.from_json(item) for item in document.pop("artifacts"))
         lists: dict[str, Any] = {name: tuple(document.pop(name, ())) for name in ("inputs", "models", "reads")}
-        return RunRecord(artifacts=artifacts, **lists, **document)
+        return _checked(RunRecord(artifacts=artifacts, **lists, **document))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"{store.url(key)} is not a run record: {error}") from None
+
+
+def _checked(record: RunRecord) -> RunRecord:
+    """Return a record that was read if what readers do with it can be done."""
+    named: dict[str, tuple[type | UnionType, tuple[object, ...]]] = {
+        "text": (str, (record.run_id, record.run_name, record.flow, *record.timings.values())),
+        "text or null": (str | None, (record.deployment, record.release, record.reproduces, record.resumes)),
+        "a whole number": (int, (record.attempt,)),
+        "a number": (int | float, tuple(record.metrics.values())),
+        "a version": (int | None, tuple(record.champions.values())),
+        "a mapping": (Mapping, (record.parameters, record.environment, *record.inputs, *record.models, *record.reads)),
+    }
+    for what, (kind, values) in named.items():
+        if not all(isinstance(value, kind) and not isinstance(value, bool) for value in values):
+            raise ValueError(f"something in it is not {what}")
+    if not all(isinstance(item.get(name), str) for item in record.inputs for name in ("name", "run", "key")):
+        raise ValueError("an input is malformed")
+    return record
 
 
 def find_record(store: Store, folder: str) -> RunRecord | None:

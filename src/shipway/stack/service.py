@@ -87,6 +87,7 @@ class Service:
         port: where clients reach it.
         grace: seconds between SIGTERM and SIGKILL when it is stopped.
         ready_within: seconds it may take to become ready.
+        umask: permissions that what it makes does not get; -1 for those of the supervisor.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Service:
     port: int | None = None
     grace: float = 10.0
     ready_within: float = 120.0
+    umask: int = -1
 
 
 def server_service(settings: Settings, secrets: Secrets, *, auth: bool) -> Service:
@@ -124,7 +126,8 @@ def server_service(settings: Settings, secrets: Secrets, *, auth: bool) -> Servi
         env["PREFECT_SERVER_API_AUTH_STRING"] = secrets.auth_string
     argv = (sys.executable, "-m", "shipway.prefect.server", "--host", host, "--port", str(port))
     # Prefect reads `.env` and `prefect.toml` of the folder it is started in: the project's are not about this server.
-    return Service(SERVER, argv, env, home, http_ready(host, port, "/api/ready"), port=port, grace=GRACE[SERVER])
+    ready = http_ready(host, port, "/api/ready")
+    return Service(SERVER, argv, env, home, ready, port=port, grace=GRACE[SERVER], umask=0o077)
 
 
 def store_service(settings: Settings, secrets: Secrets, folder: Path, ports: SeaweedPorts) -> Service:
@@ -139,7 +142,7 @@ def store_service(settings: Settings, secrets: Secrets, folder: Path, ports: Sea
     )
     env |= {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "TZ", "LANG") if name in os.environ}
     ready = http_ready(settings.host, ports.s3, "/healthz")
-    return Service(STORE, tuple(argv), env, folder, ready, port=ports.s3, grace=GRACE[STORE])
+    return Service(STORE, tuple(argv), env, folder, ready, port=ports.s3, grace=GRACE[STORE], umask=0o077)
 
 
 def store_ports(settings: Settings) -> SeaweedPorts:
