@@ -165,8 +165,9 @@ def test_no_secret_is_where_it_should_not_be(place: Shell, tmp_path: Path, herme
             "file .env": mark(),
             "wrong auth string": mark(),
         }
+        bucket = foreign.new_bucket()
         with Watch({name: value for name, value in marks.items() if name != "parameter"}) as watch:
-            said = put_in(place, marks, foreign.endpoint_url, foreign.new_bucket())
+            said = put_in(place, marks, foreign.endpoint_url, bucket)
         settings = Settings.load(place.folder, {})
         own = json.loads(settings.secrets_file.read_text())
         marks |= {f"the stack's {name}": value for name, value in own.items()}
@@ -175,7 +176,7 @@ def test_no_secret_is_where_it_should_not_be(place: Shell, tmp_path: Path, herme
         websocket_asks_for_it(stack.api_url, own["auth_string"])
         api = Api(settings)
         places = answers(api) | {f"said {number}": text.encode() for number, text in enumerate(said)}
-        for name, config in (("stack", stack.store), ("foreign", foreign.config(foreign.new_bucket()))):
+        for name, config in (("stack", stack.store), ("foreign", foreign.config(bucket))):
             store = open_store(config)
             places |= {f"{name}: {info.key}": store.read(info.key) for info in store.list()}
         block = api.request("GET", "/block_types/slug/s3/block_documents/name/marked")

@@ -31,6 +31,9 @@ from shipway.manifest import Version
 
 Place = tuple[int | str, ...]
 
+MAX_WORDS = 400
+"""Characters of an explanation, which repeats what was given."""
+
 MAX_BYTES = 1024 * 1024
 MAX_VALUES = 100_000
 MAX_DEPTH = 200
@@ -148,6 +151,7 @@ class SpecError(ValueError):
 
     def __init__(self, place: tuple[int | str, ...], words: str) -> None:
         self.place = place
+        words = words if len(words) <= MAX_WORDS else f"{words[:MAX_WORDS]}..."
         self.words = words
         super().__init__(f"{'.'.join(map(str, place))}: {words}" if place else words)
 
@@ -187,7 +191,10 @@ def _checked_schedule(item: Any, number: int) -> Any:
         words = " and ".join(given) or "none"
         raise SpecError(place, f"a schedule has exactly one of cron, interval and rrule, this one has {words}")
     if item.get("interval") is not None:
-        return {**item, "interval": parse_interval(item["interval"])}
+        try:
+            return {**item, "interval": parse_interval(item["interval"])}
+        except ValueError as error:
+            raise SpecError((*place, "interval"), str(error)) from None
     return item
 
 

@@ -18,6 +18,7 @@ FORMAT = 1
 MAX_BYTES = 64 * 1024 * 1024
 
 _KEY = re.compile(r"runs/(?P<flow>[^/]+)/(?P<date>\d{4}-\d{2}-\d{2})/(?P<run>[^/]+)-(?P<id8>[0-9a-f]{8})/run\.json")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,9 @@ def read_record(store: Store, key: str) -> RunRecord:
         if len(data) > MAX_BYTES:
             raise ValueError(f"longer than {MAX_BYTES} bytes")
         document = json.loads(data)
+        if _SURROGATE.search(data):
+            # Half a character can be read and never be written or shown; this raises where there is one.
+            json.dumps(document, ensure_ascii=False).encode()
         if document.pop("version") != FORMAT:
             raise ValueError("of an unknown version; a newer Shipway wrote it")
         artifacts = tuple(Artifact.from_json(item) for item in document.pop("artifacts"))
