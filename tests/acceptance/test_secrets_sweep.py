@@ -208,12 +208,12 @@ def put_in(place: Shell, marks: dict[str, str], endpoint: str, bucket: str) -> l
     """Put the secrets in through every door, use everything, and return all that was said."""
     said: list[str] = []
 
-    def call(*arguments: str, status: int = 0, **variables: str) -> None:
+    def call(*arguments: str, status: int = 0, **variables: Any) -> None:
         done = place(*arguments, **variables)
         assert done.returncode == status, f"{arguments}\n{done.stdout}\n{done.stderr}"
         said.extend((done.stdout, done.stderr))
 
-    def refused(status: int, *arguments: str, **variables: str) -> None:
+    def refused(status: int, *arguments: str, **variables: Any) -> None:
         done = place(*arguments, **variables)
         said.append(one_line(done, status))
 
@@ -226,7 +226,7 @@ def put_in(place: Shell, marks: dict[str, str], endpoint: str, bucket: str) -> l
 
     call("up", "--detach", "--auth", MARKED_TOKEN=marks["environment of the worker"])
     refused(5, "ls", PREFECT_API_AUTH_STRING=f"me:{marks['wrong auth string']}")
-    keys = {
+    keys: dict[str, Any] = {
         "AWS_ACCESS_KEY_ID": marks["access key of a block"],
         "AWS_SECRET_ACCESS_KEY": marks["secret key of a block"],
     }

@@ -117,7 +117,7 @@ def test_deployment_file_of_prefect_2(folder: Path, data: bytes) -> None:
             only(ValueError, lambda: make_spec({**translated.values, "release": f"1.{SHA}"}))
 
 
-messages = [
+messages: list[wire.Message] = [
     wire.Preload(("a",), ("b:c",)),
     wire.Order(1, "a:b", "x", {"A": "b"}, "/"),
     wire.Ready(1.0, 2, ()),

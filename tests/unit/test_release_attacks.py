@@ -1,4 +1,4 @@
-"""A release made to do harm, small to store and huge to fetch, or leading elsewhere, is refused before it costs much."""
+"""A release made to do harm, small to store and huge to fetch, or leading elsewhere, is refused before it costs."""
 
 from __future__ import annotations
 
