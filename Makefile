@@ -25,7 +25,7 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy
 
-fuzz: $(VENV)/.test  ## every parser of outside input, FUZZ_EXAMPLES inputs for each (about a minute for 1,000)
+fuzz: $(VENV)/.test  ## every parser of outside input, FUZZ_EXAMPLES inputs for each (by default 5,000)
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/property/test_fuzz_stored.py tests/property/test_fuzz_given.py -q
 
 audit: .venv-audit/.audit  ## the locked packages among the known vulnerabilities; needs the network

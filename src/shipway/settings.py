@@ -98,11 +98,15 @@ class Settings:
         """Make the state folder, for its owner only and unseen by git, and return it.
 
         Raises:
-            InputError: it is there already, and another user's or open to others.
+            InputError: it is there already, and another user's, or others may have written to it.
         """
         self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not is_private(self.state):
-            raise InputError(f"{self.state} is open to other users", hint=f"run `chmod 700 {self.state}` as its owner")
+        found = self.state.stat()
+        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            hint = f"run `chmod 700 {self.state}` as its owner, and look at what is in it"
+            raise InputError(f"{self.state} is another user's, or others may write to it", hint=hint)
+        if found.st_mode & 0o077:
+            self.state.chmod(0o700)
         mark = self.state / ".gitignore"
         if not mark.exists():
             mark.write_text("*\n")

@@ -201,8 +201,13 @@ def test_a_state_folder_that_others_can_use_is_refused(tmp_path: Path, harm: str
         os.chown(state, NOBODY, NOBODY)
     else:
         state.chmod(0o770)
-    with pytest.raises(InputError, match="open to other users"):
+    with pytest.raises(InputError, match="others may write to it"):
         Settings(project=tmp_path).make_state()
+
+
+def test_a_state_folder_that_others_could_look_into_is_shut(tmp_path: Path) -> None:
+    (tmp_path / ".shipway").mkdir(mode=0o755)
+    assert Settings(project=tmp_path).make_state().stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("harm", ["owner", "mode", "parent"])

@@ -33,8 +33,10 @@ class Translated:
 def is_prefect2(path: Path) -> bool:
     """Tell whether a file is a deployment file of Prefect 2; what cannot be read is not."""
     try:
-        document = load_yaml(path)
-    except DeploymentFileError:
+        text = path.read_text()
+        # Ours has none of these words, and is read soon enough.
+        document = load_yaml(path) if all(mark in text for mark in MARKS) else None
+    except (OSError, UnicodeDecodeError, DeploymentFileError):
         return False
     return isinstance(document, Mapping) and document.keys() >= MARKS
 
