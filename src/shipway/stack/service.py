@@ -110,7 +110,13 @@ def server_service(settings: Settings, secrets: Secrets, *, auth: bool) -> Servi
     host, port = settings.host, settings.server_port
     env = {name: value for name, value in os.environ.items() if _fits_server(name)}
     # The user may tune the server, and share its encryption key with other servers on the same database.
-    env = _SERVER_TUNING | {"PREFECT_SERVER_ENCRYPTION_KEY": secrets.encryption_key} | env
+    env = {
+        **_SERVER_TUNING,
+        "PREFECT_SERVER_ENCRYPTION_KEY": secrets.encryption_key,
+        # Prefect's default lets any page that is open in a browser here use the API. The UI's own pages need nothing.
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": url(host, port),
+        **env,
+    }
     env |= {
         "PREFECT_HOME": str(home),
         "PREFECT_API_DATABASE_CONNECTION_URL": _database_url(settings.database_url, home),
