@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shipway.deployment.spec import load_yaml, plain
+from shipway.deployment.yaml_file import load_yaml, plain
 from shipway.errors import DeploymentFileError
 
 MARKS = {"flow_name", "manifest_path", "infrastructure"}
