@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test tools lint types bench replay screenshots report-check down clean lock
+.PHONY: demo test tools lint types fuzz audit release bench replay screenshots report-check down clean lock
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run  ## the main job: stack, block, build, apply, worker, run; leaves the stack up
@@ -24,6 +24,15 @@ lint: $(VENV)/.test
 
 types: $(VENV)/.test
 	$(BIN)/mypy
+
+fuzz: $(VENV)/.test  ## every parser of outside input, FUZZ_EXAMPLES inputs for each (by default 5,000)
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/property/test_fuzz_stored.py tests/property/test_fuzz_given.py -q
+
+audit: .venv-audit/.audit  ## the locked packages among the known vulnerabilities; needs the network
+	scripts/audit .venv-audit/bin/pip-audit
+
+release: $(VENV)/.run  ## wheel, source archive, sums, bill of materials, provenance, into dist/
+	$(BIN)/python scripts/release
 
 bench: $(VENV)/.bench  ## ratios of two things in one run, medians
 	$(BIN)/python -m benchmarks
@@ -61,6 +70,11 @@ $(VENV)/.run: $(VENV)/.venv requirements.lock requirements-examples.lock require
 
 $(VENV)/.test: $(VENV)/.run requirements-test.lock
 	$(PIP) --require-hashes --no-deps -r requirements-test.lock
+	@touch $@
+
+.venv-audit/.audit: requirements-audit.lock
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-audit.lock
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test requirements-bench.lock requirements-bench-s3fs.lock

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from shipway.artifact import segment
 from shipway.blob import current_epoch
@@ -24,6 +24,8 @@ from shipway.store import swap
 from shipway.store.base import Store
 
 FORMAT = 1
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +215,8 @@ def _decode(store: Store, key: str, data: bytes, etag: str) -> Pointer:
             Moved(
                 Version.parse(item["release"]),
                 str(item["at"]),
-                item.get("entrypoint"),
-                item.get("schema"),
+                _of_kind(str, item.get("entrypoint")),
+                _of_kind(dict, item.get("schema")),
                 item.get("pinned") is True,
             )
             for item in document["history"]
@@ -226,6 +228,12 @@ def _decode(store: Store, key: str, data: bytes, etag: str) -> Pointer:
     if not moves:
         raise IntegrityError(f"{store.url(key)} names no release", hint="apply the deployment again after removing it")
     return Pointer(moves, etag)
+
+
+def _of_kind(kind: type[_T], value: object) -> _T | None:
+    if value is None or isinstance(value, kind):
+        return value
+    raise TypeError(f"a {type(value).__name__} where a {kind.__name__} should be")
 
 
 def _put_back(store: Store, key: str, moves: Moves, etag: str) -> None:

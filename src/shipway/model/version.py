@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import UnionType
 from typing import Any
 
 from shipway.artifact import Artifact
-from shipway.errors import InputError, NotFoundError
+from shipway.errors import InputError, IntegrityError, NotFoundError
 from shipway.model.decision import Decision
 from shipway.run.record import RunRecord
 from shipway.store.base import Store
@@ -124,6 +125,10 @@ def version_of(store: Store, record: RunRecord, entry: Mapping[str, Any]) -> Mod
         NotFoundError: the run saved no such artifact.
         IntegrityError: the entry is malformed.
     """
+    kinds: dict[str, type | UnionType] = {"facts": dict, "checked": dict | None, "against": int | None}
+    kinds |= {"at": str, "artifact": str, "decision": dict | None, "name": str, "version": int, "promote": bool}
+    if not all(name in entry and isinstance(entry[name], kind) for name, kind in kinds.items()):
+        raise IntegrityError(f"the record of run {record.run_name} holds a malformed version of a model")
     return ModelVersion(
         name=entry["name"],
         version=entry["version"],

@@ -146,9 +146,9 @@ class Api:
             text = error.read(4096).decode(errors="replace")
         try:
             document = json.loads(text)
-            detail = str(
-                document.get("detail") or document.get("exception_detail") or document.get("exception_message")
-            )
+            found = document.get("detail") or document.get("exception_detail") or document.get("exception_message")
+            # What was refused stands in the answer too, and may be a secret.
+            detail = "; ".join(map(_refusal, found)) if isinstance(found, list) else str(found)
         except (ValueError, AttributeError):
             detail = text.strip().splitlines()[0] if text.strip() else error.reason
         if error.code in (401, 403):
@@ -166,3 +166,9 @@ class Api:
 def quote(text: str) -> str:
     """Quote a name for use as one segment of a path."""
     return urllib.parse.quote(text, safe="")
+
+
+def _refusal(error: Any) -> str:
+    """Say which field of a request was refused and why, without what was in it."""
+    place = ".".join(map(str, error.get("loc", ()))) if isinstance(error, dict) else ""
+    return f"{place}: {error.get('msg')}" if place else "it is not what it should be"

@@ -94,4 +94,4 @@ def _commit(flow: Flow[Any, Any], flow_run: FlowRun, state: State) -> None:  # n
 
 
 def _folder(settings: Settings) -> Store:
-    return open_store(StoreConfig(kind="folder", path=settings.state / "store"))
+    return open_store(StoreConfig(kind="folder", path=settings.make_state() / "store"))

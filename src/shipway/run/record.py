@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from types import UnionType
 from typing import Any
 
 from shipway.artifact import Artifact, segment
@@ -20,6 +22,7 @@ MAX_BYTES = 64 * 1024 * 1024
 _LISTS = ("inputs", "models", "reads", "left_out")
 
 _KEY = re.compile(r"runs/(?P<flow>[^/]+)/(?P<date>\d{4}-\d{2}-\d{2})/(?P<run>[^/]+)-(?P<id8>[0-9a-f]{8})/run\.json")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +125,14 @@ def read_record(store: Store, key: str) -> RunRecord:
         if len(data) > MAX_BYTES:
             raise ValueError(f"longer than {MAX_BYTES} bytes")
         document = unsealed(data)
+        if _SURROGATE.search(data):
+            # Half a character can be read and never be written or shown; this raises where there is one.
+            json.dumps(document, ensure_ascii=False).encode()
         if document.pop("version") != FORMAT:
             raise ValueError("of an unknown version; a newer Shipway wrote it")
         artifacts = tuple(Artifact.from_json(item) for item in document.pop("artifacts"))
         lists: dict[str, Any] = {name: tuple(document.pop(name, ())) for name in _LISTS}
-        return RunRecord(artifacts=artifacts, **lists, **document)
+        return _checked(RunRecord(artifacts=artifacts, **lists, **document))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"{store.url(key)} is not a run record: {error}") from None
 
@@ -137,6 +143,24 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _checked(record: RunRecord) -> RunRecord:
+    """Return a record that was read if what readers do with it can be done."""
+    named: dict[str, tuple[type | UnionType, tuple[object, ...]]] = {
+        "text": (str, (record.run_id, record.run_name, record.flow, *record.timings.values())),
+        "text or null": (str | None, (record.deployment, record.release, record.reproduces, record.resumes)),
+        "a whole number": (int, (record.attempt,)),
+        "a number": (int | float, tuple(record.metrics.values())),
+        "a version": (int | None, tuple(record.champions.values())),
+        "a mapping": (Mapping, (record.parameters, record.environment, *record.inputs, *record.models, *record.reads)),
+    }
+    for what, (kind, values) in named.items():
+        if not all(isinstance(value, kind) and not isinstance(value, bool) for value in values):
+            raise ValueError(f"something in it is not {what}")
+    if not all(isinstance(item.get(name), str) for item in record.inputs for name in ("name", "run", "key")):
+        raise ValueError("an input is malformed")
+    return record
 
 
 def find_record(store: Store, folder: str) -> RunRecord | None:
