@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pandas
 import polars
@@ -25,6 +25,7 @@ from prefect.results import ResultStore
 from prefect.serializers import Serializer
 from prefect.settings import PREFECT_TASKS_DEFAULT_PERSIST_RESULT, get_current_settings, temporary_settings
 from prefect.states import Completed, Failed
+from prefect.transactions import Transaction
 from prefect.utilities.dispatch import get_registry_for_type
 
 from shipway.prefect import results as ours
@@ -73,7 +74,7 @@ def work(n: int) -> int:
 def context(session: Session, result_storage: TaskResults, of_task: Any = work, state: Any = None) -> TaskRunContext:
     store = ResultStore(result_storage=result_storage, serializer=ValueSerializer())
     run = TaskRun(
-        id=uuid4(), name="w", flow_run_id=session.order.run_id, task_key="w", dynamic_key=str(uuid4()),
+        id=uuid4(), name="w", flow_run_id=UUID(session.order.run_id), task_key="w", dynamic_key=str(uuid4()),
         state=state or Completed(),
     )  # fmt: skip
     client = SyncPrefectClient("http://127.0.0.1:1/api")
@@ -114,7 +115,7 @@ def test_calls_are_counted_where_nobody_asked_for_results(session: Session) -> N
 def test_equal_calls_are_one_where_somebody_asked(session: Session) -> None:
     where = storage(session, unasked=False)
     assert [call(session, where, value) for value in ("first", "second")] == [None, "first"]
-    asking = task(work.fn, persist_result=True)
+    asking = task(persist_result=True)(work.fn)
     other = again(session)
     where = storage(other)
     # By a key in which no run stands it is found in any run.
@@ -148,15 +149,17 @@ def test_prefect_takes_any_error_for_no_result() -> None:
     for method in (ResultStore._exists, ResultStore._aexists):
         assert source_of(method).count("except Exception:\n                return False") == 2
     # It asks twice, and reads the second time.
-    assert "self.store.exists(key=self.key)" in source_of(task_engine.Transaction.begin)
+    assert "self.store.exists(key=self.key)" in source_of(Transaction.begin)
     assert "transaction.read()" in source_of(task_engine.SyncTaskRunEngine.call_task_fn)
 
 
 def test_a_store_without_a_document_is_asked_for_its_names() -> None:
-    for method in (ResultStore.create_result_record, ResultStore._resolved_key_path):
+    resolving: tuple[Any, ...] = (ResultStore.create_result_record, ResultStore._resolved_key_path)
+    for method in resolving:
         assert "_resolve_path" in source_of(method)
         assert "is not None" in source_of(method)
-    for method in (ResultStore._persist_result_record, ResultStore._apersist_result_record):
+    persisting: tuple[Any, ...] = (ResultStore._persist_result_record, ResultStore._apersist_result_record)
+    for method in persisting:
         assert "base_key = key if basepath is None else" in source_of(method)
 
 
@@ -174,7 +177,7 @@ def test_storage_and_serializer_are_found_in_child_processes(session: Session) -
 
 
 def test_the_run_id_of_a_policy_can_be_another() -> None:
-    ours.cache_policies.RUN_ID.compute_key = run_key  # type: ignore[method-assign]
+    cache_policies.RUN_ID.compute_key = run_key  # type: ignore[method-assign]
     assert any(policy is RUN_ID for policy in DEFAULT.policies)  # type: ignore[attr-defined]
     assert any(policy is RUN_ID for policy in (INPUTS + TASK_SOURCE + RUN_ID).policies)  # type: ignore[attr-defined]
     theirs = inspect.signature(RunId.compute_key).parameters
@@ -233,8 +236,8 @@ def test_results_are_switched_on_by_a_setting_of_tasks_alone() -> None:
         assert get_current_settings().tasks.default_persist_result is None
         assert ours.UNASKED not in os.environ
         ours._for_good.close()
-    assert task(work.fn, cache_policy=INPUTS).persist_result is True
-    assert task(work.fn, persist_result=False).cache_policy == cache_policies.NO_CACHE
+    assert task(cache_policy=INPUTS)(work.fn).persist_result is True
+    assert task(persist_result=False)(work.fn).cache_policy == cache_policies.NO_CACHE
 
 
 def test_a_line_of_the_journal_says_whose_it_is(session: Session) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,10 @@ def put(store: FolderStore, key: str, data: bytes) -> None:
 
 TREE = [["a.py", "100644", 5, SHA], ["b/c.py", "100755", 5, SHA], ["link", "120000", 5, SHA]]
 MANIFEST = {"version": 1, "tree": TREE, "contents": {SHA: [f"code/1/packs/{SHA}", 0]}}
+
+
+def _described(store: FolderStore, record: RunRecord, entry: Mapping[str, Any]) -> object:
+    return version_of(store, record, entry).to_json()
 
 
 @budget
@@ -141,7 +146,7 @@ def test_run_record(store: FolderStore, data: bytes) -> None:
             assert ".." not in (base / text).parts
     assert all(item["key"] + item["name"] for item in record.inputs)
     for entry in record.models:
-        only(ShipwayError, lambda entry=entry: version_of(store, record, entry).to_json())
+        only(ShipwayError, partial(_described, store, record, entry))
 
 
 def test_what_is_right_is_read(store: FolderStore) -> None:
@@ -195,7 +200,7 @@ POINTER = {
 
 @budget
 @given(documents(POINTER))
-@example(json.dumps({**POINTER, "history": [{**POINTER["history"][0], "entrypoint": 7}]}).encode())  # type: ignore[dict-item, index]
+@example(json.dumps({**POINTER, "history": [{**POINTER["history"][0], "entrypoint": 7}]}).encode())  # type: ignore[index]
 def test_pointer(store: FolderStore, data: bytes) -> None:
     put(store, pointer_key("f", "d"), data)
     pointer = only(IntegrityError, lambda: read_pointer(store, "f", "d"))

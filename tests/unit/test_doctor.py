@@ -85,10 +85,14 @@ def test_checks_are_carried_out_side_by_side_in_their_order_and_none_can_hurt_th
     def refused() -> Iterator[Finding]:
         raise StoreError("the bucket is on fire", hint="put it out")
 
+    def _slowly() -> list[Finding]:
+        time.sleep(60)
+        return []
+
     began = time.monotonic()
     found = examine(
         {
-            "slow": lambda: time.sleep(60) or [],
+            "slow": _slowly,
             "broken": broken,
             "refused": refused,
             "good": lambda: [Finding("good", "ok", "fine")],

@@ -61,7 +61,7 @@ def test_a_release_is_whole_and_the_same_wherever_it_is_made(repository: Path, t
     assert {name.partition("-")[2].lstrip("0123456789.") for name in digests} == {
         "-py3-none-any.whl", "tar.gz", "cdx.json", "provenance.json",
     }  # fmt: skip
-    assert dict(reversed(line.split("  ")) for line in made["SHA256SUMS"].decode().splitlines()) == digests
+    assert {line.split("  ")[1]: line.split("  ")[0] for line in made["SHA256SUMS"].decode().splitlines()} == digests
 
     wheel = next(name for name in made if name.endswith(".whl"))
     with zipfile.ZipFile(tmp_path / "one" / wheel) as archive:
