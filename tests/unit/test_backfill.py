@@ -202,7 +202,7 @@ def test_the_table_shows_those_that_go_on_and_what_is_around_them() -> None:
     assert lines[0].strip() == "50 of 100 done"
     assert [line.split()[0] for line in lines[2:]] == [f"n-{number}" for number in range(46, 58)]
     assert "Completed" in lines[5]
-    assert lines[5].endswith("12")
+    assert lines[5].rstrip().endswith("12")
     assert "Running" in lines[6]
     rows[50:] = [Row(row.step, done) for row in rows[50:]]
     assert [line.split()[0] for line in drawn().splitlines()[2:]] == [f"n-{number}" for number in range(88, 100)]

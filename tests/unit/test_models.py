@@ -18,6 +18,7 @@ import pytest
 from tests.unit.models import NAME, Training, champion_of, decision, flow, predict, run_id
 
 import shipway
+from shipway.digest import unsealed
 from shipway.errors import ConflictError, InputError, IntegrityError, NotFoundError, ShipwayError, StoreError
 from shipway.model import promotion, registry
 from shipway.model.commit import commit
@@ -676,7 +677,7 @@ def test_what_is_missing_is_named(damaged: Training) -> None:
 
 def test_a_record_with_a_malformed_model_is_named(damaged: Training) -> None:
     key = f"{damaged.order(2).folder}/run.json"
-    document = json.loads(damaged.store.read(key))
+    document = unsealed(damaged.store.read(key))
     document["models"][0]["version"] = "x"
     damaged.store.put(key, json.dumps(document).encode())
     [finding] = verify(damaged.store).findings
