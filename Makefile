@@ -4,14 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test tools lint types fuzz audit release bench replay screenshots report-check down clean lock
+.PHONY: demo test parity tools lint types fuzz audit release bench replay screenshots report-check down clean lock
 .DELETE_ON_ERROR:
+# Programs that are compiled anew at each start are several times slower, and tests start hundreds.
+unexport PYTHONDONTWRITEBYTECODE
 
 demo: $(VENV)/.run  ## the main job: stack, block, build, apply, worker, run; leaves the stack up
 	$(BIN)/shipway demo
 
 test: $(VENV)/.test tools lint types  ## the whole suite, linters and types included
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
+
+parity: $(VENV)/.test  ## all cases of the suite that compares our worker with the stock one
+	$(BIN)/python -m pytest tests/acceptance/test_parity.py -m "parity or not parity"
 
 # Servers that tests talk to: where CI=true every real part must be there, elsewhere its tests are skipped without it.
 tools: $(VENV)/.venv

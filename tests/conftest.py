@@ -13,11 +13,52 @@ pytest_plugins = ["shipway.testing"]
 
 FOREIGN = ("AWS_", "MLFLOW_", "PREFECT_", "SHIPWAY_")
 
+ON_STACK = ("acceptance", "faults")
+"""Folders of tests that start servers or many processes."""
+
+LONG = (
+    "acceptance/test_parity.py",
+    "acceptance/test_stack.py",
+    "acceptance/test_worker_program.py",
+    "acceptance/test_reclaim.py",
+    "acceptance/test_mlflow.py",
+    "acceptance/test_bad_input.py",
+    "acceptance/test_walk.py",
+    "acceptance/test_flights_example.py",
+    "acceptance/test_doctor.py",
+    "acceptance/test_flow_kinds.py",
+    "acceptance/test_walkthrough_2022.py",
+    "acceptance/test_resume.py",
+    "acceptance/test_backfill.py",
+    "faults/test_worker_faults.py",
+    "acceptance/test_build_again.py",
+    "acceptance/test_lineage.py",
+    "acceptance/test_models.py",
+)
+"""The longest files of those folders, the longest first; what is not named here takes less than these."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "needs(program): skipped where the program is not on the path, failed there when CI=true"
     )
+    config.addinivalue_line("markers", "parity: a variant of what other cases show; `make parity` runs it")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files in the order in which two workers are done with them soonest.
+
+    A stack lives until its worker's last test and takes part of a core all the time, so what needs none comes first.
+    Of the rest the longest files come first, or one of them would be left at the end for one worker alone.
+    """
+    folder = Path(__file__).parent
+
+    def place(item: pytest.Item) -> tuple[bool, int]:
+        file = item.path.relative_to(folder).as_posix()
+        return file.startswith(ON_STACK), LONG.index(file) if file in LONG else len(LONG)
+
+    items.sort(key=place)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

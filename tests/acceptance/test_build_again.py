@@ -78,7 +78,7 @@ def test_what_is_wrong_is_said_whether_the_flow_is_known_or_not(project: Shell, 
         (("./work.py:main", "-n", "x", "--cron", "61 * * * *"), 3, "not a cron expression"),
         (("./work.py:main", "-n", "x", "-sb", "s3/nowhere"), 4, "there is no block s3/nowhere"),
     ):
-        assert words in one_line(project("build", *options), status)
+        assert words in one_line(project.inside("build", *options), status)
     assert written(project.folder) == before
 
 

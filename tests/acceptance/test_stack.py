@@ -281,20 +281,6 @@ def test_what_was_saved_survives_kills_of_everything(place: Shell) -> None:
     assert "No stack is running" in place("down").stderr
 
 
-def test_down_stops_what_a_killed_supervisor_left(place: Shell) -> None:
-    place.ok("up", "--detach", "--no-worker")
-    assert [service.name for service in known(place).services] == ["server", "store"]
-    supervisor = known(place).supervisor
-    os.kill(supervisor.pid, signal.SIGKILL)
-    wait(lambda: not supervisor.alive, "the supervisor is gone")
-    assert len(processes(place.folder)) >= 2
-
-    place.ok("down")
-
-    assert processes(place.folder) == []
-    assert temporary_files(place) == []
-
-
 def test_an_interrupt_in_the_foreground_stops_everything_in_order(place: Shell) -> None:
     argv = [sys.executable, "-m", "shipway", "up"]
     with subprocess.Popen(argv, cwd=place.folder, stderr=subprocess.PIPE, text=True) as up:
@@ -348,13 +334,22 @@ def test_the_api_asks_for_the_auth_string_where_it_was_asked_to(place: Shell) ->
 
 
 def test_another_address_than_loopback_asks_for_the_auth_string_unasked(place: Shell) -> None:
+    """And `down` stops it when its supervisor was killed."""
     place.ok("up", "--detach", "--no-worker", "--host", "0.0.0.0")  # noqa: S104
     stack = known(place)
+    assert [service.name for service in stack.services] == ["server", "store"]
 
     assert stack.api_url.startswith("http://127.0.0.1:")
     assert stack.auth_string is not None
     assert call(stack, "GET", "/admin/version")[0] == 401
     assert call(stack, "GET", "/admin/version", auth=stack.auth_string)[0] == 200
+
+    os.kill(stack.supervisor.pid, signal.SIGKILL)
+    wait(lambda: not stack.supervisor.alive, "the supervisor is gone")
+    assert len(processes(place.folder)) >= 2
+    place.ok("down")
+    assert processes(place.folder) == []
+    assert temporary_files(place) == []
 
 
 def test_a_server_that_cannot_start_is_told_with_its_last_words(place: Shell) -> None:

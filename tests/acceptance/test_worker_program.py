@@ -211,18 +211,7 @@ def test_on_a_terminal_a_table_stands_below_what_runs_print(here: Shell, tmp_pat
     assert "\x1b[?25h" in end.rpartition("\x1b[?25l")[2], "the cursor is hidden"
 
 
-def test_elsewhere_it_says_plain_lines(here: Shell) -> None:
-    with worker(here) as one:
-        run = start(here)
-        wait_until(lambda: state(here, run) == "Completed")
-        one.wait_for("it is done")
-        assert one.stop() == 0
-    assert "worker ready" in one.said.splitlines()
-    assert "\x1b[" not in one.said
-    assert "waiting for runs" not in one.said
-
-
-def test_it_tells_its_health_and_its_figures(here: Shell, tmp_path: Path) -> None:
+def test_it_tells_its_health_and_its_figures_where_nobody_else_listens(here: Shell, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     with worker(here, "--metrics-port", "0") as one:
         port = one.port()
@@ -234,6 +223,7 @@ def test_it_tells_its_health_and_its_figures(here: Shell, tmp_path: Path) -> Non
         assert during["shipway_runs_started_total", "forked"] + during["shipway_runs_started_total", "own"] == 1
         assert get(port, "/health") == (200, "OK\n")
         assert get(port, "/other")[0] == 404
+        taken = one_line(here("worker", "start", "--metrics-port", str(port)), 3)
         gate.touch()
         wait_until(lambda: state(here, run) == "Completed")
         assert here("run", "failing/d", "--watch").returncode == 1
@@ -245,6 +235,8 @@ def test_it_tells_its_health_and_its_figures(here: Shell, tmp_path: Path) -> Non
         wait_until(lambda: figures(port)["shipway_runs", ""] == 0)
         after = figures(port)
         assert one.stop() == 0
+    assert f"127.0.0.1:{port}" in taken
+    assert "--metrics-port" in taken
     assert after["shipway_runs_ended_total", "completed"] == 1
     assert after["shipway_runs_ended_total", "failed"] == 1
     assert after["shipway_runs_ended_total", "cancelled"] == 1
@@ -258,14 +250,6 @@ def test_it_tells_its_health_and_its_figures(here: Shell, tmp_path: Path) -> Non
         assert after["shipway_run_peak_bytes_sum", ""] > 10_000_000
 
 
-def test_a_port_that_is_taken_is_named(here: Shell) -> None:
-    with worker(here, "--metrics-port", "0") as one:
-        port = one.port()
-        line = one_line(here("worker", "start", "--metrics-port", str(port)), 3)
-        assert f"127.0.0.1:{port}" in line
-        assert "--metrics-port" in line
-
-
 def test_names_that_cannot_be_are_refused(here: Shell) -> None:
     for options in (("-q", "a/b"), ("-t", ""), ("--pool", "a%b")):
         line = one_line(here("worker", "start", *options), 3)
@@ -273,6 +257,7 @@ def test_names_that_cannot_be_are_refused(here: Shell) -> None:
 
 
 def test_told_to_stop_it_lets_a_short_run_finish_and_takes_up_no_other(here: Shell, tmp_path: Path) -> None:
+    """And says so in plain lines, where there is no terminal."""
     gate = tmp_path / "gate"
     with worker(here, SHIPWAY_DRAIN_SECONDS="120") as one:
         run = start(here, until=gate)
@@ -284,6 +269,10 @@ def test_told_to_stop_it_lets_a_short_run_finish_and_takes_up_no_other(here: She
         assert one.process.wait(120) == 0
     assert state(here, run) == "Completed"
     assert state(here, other) in ("Scheduled", "Late")
+    assert "it is done" in one.said
+    assert "worker ready" in one.said.splitlines()
+    assert "\x1b[" not in one.said
+    assert "waiting for runs" not in one.said
     with worker(here):
         wait_until(lambda: state(here, other) == "Completed")
 
