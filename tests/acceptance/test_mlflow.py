@@ -71,7 +71,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     host = f"127.0.0.1:{free_port()}"
     found = f"http://{host}"
     # What `mlflow server --gunicorn-opts` starts, without that program, which takes as long to be loaded as the server.
-    argv = [PYTHON, "-m", "gunicorn", "--bind", host, "--workers", "1", "--threads", "4", "mlflow.server:app"]
+    argv = [str(PYTHON), "-m", "gunicorn", "--bind", host, "--workers", "1", "--threads", "4", "mlflow.server:app"]
     variables = {
         "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{folder / 'mlflow.db'}",
         "_MLFLOW_SERVER_ARTIFACT_ROOT": str(folder / "artifacts"),
@@ -201,7 +201,7 @@ def front(address: str, state: Front) -> Iterator[str]:
 
 def test_what_is_big_and_odd_arrives_and_again_is_nothing_to_do(server: Server, folder_store: FolderStore) -> None:
     odd = ["a b", "a//b", "../up", "/root", ".", "", "é😀", "x%y", "x_y", "line\nbreak", "k" * 400]
-    parameters = {f"p{n:03}": "😀" * 6500 if n < 50 else n for n in range(140)}
+    parameters: dict[str, Any] = {f"p{n:03}": "😀" * 6500 if n < 50 else n for n in range(140)}
     parameters |= {name: name or "empty" for name in odd} | {"nul": "a\0b", "half": "\ud83d", "tree": {"b": [1, None]}}
     metrics = {f"m{n}": n / 3 for n in range(1200)} | dict.fromkeys(odd, 1e300)
     record = replace(RECORD, flow="limits / and é", parameters=parameters, metrics=metrics)
@@ -424,7 +424,7 @@ def logged(project: Shell, run_id: str) -> list[tuple[int, str]]:
 
 def test_a_run_is_in_mlflow_and_one_that_is_not_is_added_later(project: Shell, address: str) -> None:
     (project.folder / "work.py").write_text(FLOW)
-    there = {"MLFLOW_TRACKING_URI": address, "SHIPWAY_MLFLOW_SECONDS": "120"}
+    there: dict[str, Any] = {"MLFLOW_TRACKING_URI": address, "SHIPWAY_MLFLOW_SECONDS": "120"}
     nowhere = f"http://127.0.0.1:{free_port()}"
 
     project.ok("build", "./work.py:learn", "-n", "daily")
@@ -472,8 +472,6 @@ def test_a_run_is_in_mlflow_and_one_that_is_not_is_added_later(project: Shell, a
     assert "no runs to mirror" in project.ok("mlflow", "sync", "learn", "--since", "2999-01-01", **there)
     assert "no run of 'lern'" in one_line(project("mlflow", "sync", "lern", **there), 4)
     assert "is not set" in one_line(project("mlflow", "sync"), 3)
-    assert "no MLflow answers" in one_line(project("mlflow", "sync", "learn", MLFLOW_TRACKING_URI=nowhere), 12)
-
     subprocess.run(
         [sys.executable, "work.py"],
         cwd=project.folder,
@@ -483,3 +481,6 @@ def test_a_run_is_in_mlflow_and_one_that_is_not_is_added_later(project: Shell, a
     )
     [by_hand] = [row for row in runs(server, "learn") if pairs(row, "tags")["mlflow.source.type"] == "LOCAL"]
     assert pairs(by_hand, "params") == {"month": "by hand", "depth": "3"}
+
+    there["MLFLOW_TRACKING_URI"] = nowhere
+    assert "no MLflow answers" in one_line(project("mlflow", "sync", "learn", **there), 12)
