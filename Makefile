@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test tools lint types bench screenshots down clean lock
+.PHONY: demo test tools lint types fuzz audit release bench replay screenshots report-check down clean lock
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run  ## the main job: stack, block, build, apply, worker, run; leaves the stack up
@@ -25,11 +25,26 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy
 
+fuzz: $(VENV)/.test  ## every parser of outside input, FUZZ_EXAMPLES inputs for each (by default 5,000)
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/property/test_fuzz_stored.py tests/property/test_fuzz_given.py -q
+
+audit: .venv-audit/.audit  ## the locked packages among the known vulnerabilities; needs the network
+	scripts/audit .venv-audit/bin/pip-audit
+
+release: $(VENV)/.run  ## wheel, source archive, sums, bill of materials, provenance, into dist/
+	$(BIN)/python scripts/release
+
 bench: $(VENV)/.bench  ## ratios of two things in one run, medians
 	$(BIN)/python -m benchmarks
 
+replay: $(VENV)/.run  ## the flights example's year on a stack of its own; writes its figures into the docs
+	$(BIN)/python scripts/replay_flights.py
+
 screenshots: $(VENV)/.test  ## the UI in headless Chromium, into results/
 	$(BIN)/python scripts/screenshots.py
+
+report-check: $(VENV)/.test  ## pages of runs in headless Chromium: accessibility, widths, nothing fetched; needs npm
+	$(BIN)/python scripts/report_check.py
 
 down:
 	@if [ -x $(BIN)/shipway ]; then $(BIN)/shipway down; fi
@@ -55,6 +70,11 @@ $(VENV)/.run: $(VENV)/.venv requirements.lock requirements-examples.lock require
 
 $(VENV)/.test: $(VENV)/.run requirements-test.lock
 	$(PIP) --require-hashes --no-deps -r requirements-test.lock
+	@touch $@
+
+.venv-audit/.audit: requirements-audit.lock
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-audit.lock
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test requirements-bench.lock requirements-bench-s3fs.lock

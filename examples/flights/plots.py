@@ -1,12 +1,15 @@
-"""Three pictures of a month's predictions, drawn without pyplot so that no display and no global state is needed."""
+"""Pictures of a month's predictions and of the months before; without pyplot they need no display, no global state."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import lightgbm as lgb
 import polars as pl
+from evaluate import Scores
 from matplotlib.figure import Figure
 
-MODEL, BASELINE = "#1f6f8b", "#c8553d"
+MODEL, BASELINE, CHAMPION = "#1f6f8b", "#c8553d", "#8a6d9e"
 
 
 def calibration(predictions: pl.DataFrame) -> Figure:
@@ -40,9 +43,32 @@ def residuals(predictions: pl.DataFrame) -> Figure:
 def importance(model: lgb.Booster) -> Figure:
     """How much of the model's gain each feature brought."""
     gain = pl.DataFrame({"feature": model.feature_name(), "gain": model.feature_importance("gain")})
-    gain = gain.with_columns(100 * pl.col("gain") / pl.col("gain").sum()).sort("gain", "feature")
+    gain = gain.with_columns((100 * pl.col("gain") / pl.col("gain").sum()).alias("gain")).sort("gain", "feature")
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     axes.barh(gain["feature"].to_list(), gain["gain"].to_numpy(), color=MODEL)
     axes.set(title="Importance", xlabel="share of the gain, %")
+    return figure
+
+
+def history(scores: Sequence[Scores]) -> Figure:
+    """The errors of each month's candidate, of the champion it met, and of the baseline; a ring is a promotion."""
+    months = [score.month for score in scores]
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.subplots()
+    for name, colour in (("baseline", BASELINE), ("champion", CHAMPION), ("candidate", MODEL)):
+        axes.plot(months, [getattr(score, name) for score in scores], "o-", color=colour, markersize=4, label=name)
+    promoted = [score for score in scores if score.verdict == "promoted"]
+    axes.plot(
+        [score.month for score in promoted],
+        [score.candidate for score in promoted],
+        "o",
+        color=MODEL,
+        markerfacecolor="none",
+        markersize=11,
+        label="promoted",
+    )
+    axes.set(title="History", ylabel="RMSE, min")
+    axes.tick_params("x", rotation=45)
+    axes.legend()
     return figure

@@ -1,7 +1,7 @@
 """Shipway: from a training script to a deployed workflow on Prefect 3 and S3.
 
-In a flow or a task: `save`, `load` and `log_metrics` keep its data; `gate`, `register` and
-`champion` its models. Everything else is the `shipway` command.
+In a flow or a task: `save`, `load` and `log_metrics` keep its data; `gate`, `register` and `champion` its models;
+`report.section` and `report.verdict` add to its page. Everything else is the `shipway` command.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shipway import report
     from shipway.artifact import Artifact
     from shipway.errors import ShipwayError
     from shipway.model.decision import Decision
@@ -28,6 +29,7 @@ __all__ = [
     "load",
     "log_metrics",
     "register",
+    "report",
     "save",
 ]
 
@@ -49,4 +51,6 @@ def __getattr__(name: str) -> Any:
     # Looked up when first used: the command line starts in a tenth of a second because nothing is imported for nothing.
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
+    if name == "report":
+        return import_module("shipway.report")
     raise AttributeError(f"module 'shipway' has no attribute {name!r}")

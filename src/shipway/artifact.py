@@ -51,7 +51,12 @@ class Artifact:
         except TypeError as error:
             raise IntegrityError(f"the run record holds a malformed artifact: {error}") from None
         texts = (artifact.name, artifact.key, artifact.codec)
-        if not all(isinstance(text, str) for text in texts) or not is_sha256(artifact.sha256):
+        counts = (artifact.bytes, 0 if artifact.rows is None else artifact.rows)
+        sound = all(isinstance(text, str) for text in texts) and is_sha256(artifact.sha256)
+        sound = sound and all(type(count) is int and count >= 0 for count in counts)
+        # Names and keys become paths when an artifact is fetched.
+        sound = sound and type(artifact.captured) is bool and not (_unfit(artifact.name) or _unfit(artifact.key, 1024))
+        if not sound:
             raise IntegrityError(f"the run record holds a malformed artifact, {str(artifact.name)[:100]!r}")
         return artifact
 
@@ -62,15 +67,21 @@ def check_name(name: str) -> str:
     Raises:
         InputError: it is empty, too long, absolute, or not normalised.
     """
-    parts = name.split("/")
-    if not name or len(name) > MAX_NAME or any(part in ("", ".", "..") for part in parts):
+    if not name or len(name) > MAX_NAME or any(part in ("", ".", "..") for part in name.split("/")):
         raise InputError(
             f"{name[:80]!r} cannot name an artifact",
             hint=f"use 1 to {MAX_NAME} characters, with `/` between segments and no empty segment, `.` or `..`",
         )
-    if any(ord(char) < 32 or ord(char) == 127 for char in name):
-        raise InputError(f"{name[:80]!r} cannot name an artifact: it holds a control character")
+    if _unfit(name):
+        raise InputError(f"{name[:80]!r} cannot name an artifact: it holds a control or a broken character")
     return name
+
+
+def _unfit(path: str, longest: int = MAX_NAME) -> bool:
+    """Tell whether a text is no plain relative path."""
+    if not path or len(path) > longest or any(part in ("", ".", "..") for part in path.split("/")):
+        return True
+    return any(ord(char) < 32 or ord(char) == 127 or "\ud800" <= char <= "\udfff" for char in path)
 
 
 def segment(name: str) -> str:

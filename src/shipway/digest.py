@@ -76,5 +76,19 @@ def unseal(data: bytes) -> dict[str, Any]:
     return dict(document)
 
 
+def unsealed(data: bytes) -> dict[str, Any]:
+    """Return a document that is sealed, or was written before documents were.
+
+    Raises:
+        ValueError: a byte of it has changed, or it is no document.
+    """
+    if b'"seal"' in data:
+        return unseal(data)
+    document = json.loads(data)
+    if not isinstance(document, dict):
+        raise ValueError("it is no document")  # noqa: TRY004 - what is wrong is the data
+    return document
+
+
 def _lines(document: Mapping[str, Any]) -> bytes:
     return (json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()

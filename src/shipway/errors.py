@@ -149,10 +149,16 @@ class RunCancelledError(RunFailedError):
     exit_code = 11
 
 
+class NotReproducedError(ShipwayError):
+    """A run that repeats another one saved something else."""
+
+    exit_code = 12
+
+
 class MlflowError(ShipwayError):
     """MLflow refused."""
 
-    exit_code = 12
+    exit_code = 13
 
 
 class MlflowUnreachableError(MlflowError):

@@ -25,6 +25,9 @@ MODES = ("100644", "100755", "120000")
 LINK = "120000"
 MAX_LINK = 4096
 
+MAX_FOLDERS = 200_000
+"""A tree has no more folders. Without a limit a manifest of 32 MiB could name 15 million, and fill the memory."""
+
 _CODE = re.compile(r"code/[0-9]{1,9}/(blobs|packs)/[0-9a-f]{64}")
 _DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[1-9¹²³]) *(\..*)?", re.IGNORECASE)
 _PLAIN = re.compile(
@@ -199,7 +202,10 @@ def unsafe(path: str) -> str | None:
 
 
 def collision(paths: Iterable[str]) -> str | None:
-    """Say which two files or folders of a tree are one on some file systems, or None where each is its own."""
+    """Say which two files or folders of a tree are one on some file systems, or None where each is its own.
+
+    The reason may also be that there are too many folders to tell.
+    """
     files = list(paths)
     folders: set[str] = set()
     for path in files:
@@ -207,6 +213,8 @@ def collision(paths: Iterable[str]) -> str | None:
         while folder and folder not in folders:
             folders.add(folder)
             folder = folder.rpartition("/")[0]
+        if len(folders) > MAX_FOLDERS:
+            return f"it has over {MAX_FOLDERS:,} folders"
     seen: dict[str, str] = {}
     for path in (*sorted(folders), *files):
         other = seen.setdefault(folded(path), path)
@@ -232,7 +240,7 @@ def _read(document: Any) -> Manifest:
         raise ValueError("a path appears twice")
     if clash := collision(paths):
         raise ValueError(clash)
-    contents = {sha: _location(*where) for sha, where in document["contents"].items()}
+    contents = {sha: _location(sha, *where) for sha, where in document["contents"].items()}
     if missing := {entry.sha256 for entry in entries} - contents.keys():
         raise ValueError(f"content {min(missing)[:12]} lies nowhere")
     return Manifest(entries, contents)
@@ -252,7 +260,10 @@ def _entry(path: Any, mode: Any, size: Any, sha256: Any) -> Entry:
     return Entry(path, mode, size, sha256)
 
 
-def _location(key: Any, offset: Any) -> Location:
+def _location(sha256: str, key: Any, offset: Any) -> Location:
     if not isinstance(key, str) or not _CODE.fullmatch(key) or type(offset) is not int or offset < 0:
         raise ValueError(f"location {str(key)[:100]!r} is refused")
+    # A blob is one content: two that claim the same one would have it read twice for nothing.
+    if "/blobs/" in key and (not key.endswith(sha256) or offset):
+        raise ValueError(f"location {key!r} is not that of content {sha256[:12]}")
     return Location(key, offset)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -46,6 +47,7 @@ class Settings:
         store_port: port of the stack's S3 server.
         capture_max_bytes: most bytes captured from one run's working folder; what is left out is said in its log.
         capture_max_files: most files captured from one run's working folder.
+        result_max_bytes: most bytes of what one task returned that are kept for a resumed run; 0 keeps nothing.
         cache: folder of this machine's cache of releases, shared by all projects and workers.
         cache_max_bytes: size that the cache is kept under, what is in use excepted.
         keep_last: how many releases of a deployment `gc` keeps in its history.
@@ -66,6 +68,7 @@ class Settings:
     store_port: int = 4333
     capture_max_bytes: int = 1 << 30
     capture_max_files: int = 10_000
+    result_max_bytes: int = 1 << 30
     cache: str = ""
     cache_max_bytes: int = 10 << 30
     keep_last: int = 20
@@ -96,8 +99,18 @@ class Settings:
         return self.state / "secrets.json"
 
     def make_state(self) -> Path:
-        """Make the state folder, for its owner only and unseen by git, and return it."""
+        """Make the state folder, for its owner only and unseen by git, and return it.
+
+        Raises:
+            InputError: it is there already, and another user's, or others may have written to it.
+        """
         self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = self.state.stat()
+        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            hint = f"run `chmod 700 {self.state}` as its owner, and look at what is in it"
+            raise InputError(f"{self.state} is another user's, or others may write to it", hint=hint)
+        if found.st_mode & 0o077:
+            self.state.chmod(0o700)
         mark = self.state / ".gitignore"
         if not mark.exists():
             mark.write_text("*\n")
@@ -117,10 +130,13 @@ class Settings:
         """Resolve the settings of the project that `folder` (by default the current one) belongs to.
 
         Raises:
-            InputError: `shipway.toml` is not TOML, has an unknown key, or a value of the wrong type.
+            InputError: `shipway.toml` is not TOML, has an unknown key, or a value of the wrong type; or it, or
+                the state folder, is another user's.
         """
         environ = os.environ if environ is None else environ
-        project = find_project(folder or Path.cwd())
+        folder = folder or Path.cwd()
+        project = find_project(folder)
+        _check_owner(folder, project)
         values: dict[str, Any] = _from_profile(environ)
         values |= _from_stack(project / STATE_FOLDER)
         values |= _from_toml(project / CONFIG_FILE)
@@ -135,6 +151,32 @@ def find_project(folder: Path) -> Path:
         if (candidate / CONFIG_FILE).is_file() or (candidate / STATE_FOLDER).is_dir():
             return candidate
     return folder
+
+
+def is_private(folder: Path) -> bool:
+    """Tell whether a folder is this user's, and nobody else can look into it or write to it."""
+    found = folder.stat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+
+
+def _check_owner(folder: Path, project: Path) -> None:
+    """Refuse configuration that somebody else has put above or into the folder that a person works in.
+
+    Whoever says which server to talk to is given what that server is sent, and says which code runs. So
+    `/tmp/shipway.toml` must not count for those who work below `/tmp`. Trusted are the user, root, and the owner of the
+    folder itself, as one who works there (in a container, perhaps, as root) has chosen that.
+    """
+    for path in (project / CONFIG_FILE, project / STATE_FOLDER):
+        try:
+            owner = path.lstat().st_uid
+            trusted = {os.geteuid(), 0, folder.stat().st_uid}
+        except OSError:
+            continue
+        if owner not in trusted:
+            raise InputError(
+                f"{path} belongs to another user, who could choose the server and the code for you",
+                hint=f"remove it, or make a {CONFIG_FILE} of your own in {folder}",
+            )
 
 
 def convert(name: str, text: str, source: str) -> Any:
@@ -171,8 +213,10 @@ def _from_toml(path: Path) -> dict[str, Any]:
             table = tomllib.load(file)
     except FileNotFoundError:
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not TOML: {error}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
     for name, value in table.items():
         if name in _SECRETS:
             raise InputError(f"{path} holds {name}, a secret", hint="set it in the environment instead")
@@ -200,9 +244,9 @@ def _from_profile(environ: Mapping[str, str]) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             table = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        name = environ.get("PREFECT_PROFILE") or table.get("active")
+        profile = dict(table.get("profiles", {}).get(name, {}))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
-    name = environ.get("PREFECT_PROFILE") or table.get("active")
-    profile = table.get("profiles", {}).get(name, {})
     names = {"api_url", "api_key", "auth_string"}
     return {name: str(profile[_PREFECT_NAMES[name]]) for name in names if profile.get(_PREFECT_NAMES[name])}

@@ -89,7 +89,13 @@ def running_s3_server() -> Iterator[S3Server]:
         log = folder / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                argv, env=os.environ | environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                argv,
+                env=os.environ | environment,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                umask=0o077,  # for its sockets in /tmp
             )
         try:
             _wait_until_ready(server, process, log)

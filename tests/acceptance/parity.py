@@ -277,6 +277,8 @@ class Seen:
         tasks = self._rows("task_runs", {"flow_runs": {"id": {"any_": runs}}})
         self._names |= {row["name"]: "<sub-flow run>" for row in inner}
         self._names |= {row["name"]: re.sub(r"-[0-9a-f]{3}$", "-<key>", row["name"]) for row in tasks}
+        # A task run that stands for the run of another deployment has a name made up of two words.
+        self._names |= {row["name"]: "<made up>" for row in tasks if re.fullmatch(r"[a-z]+-[a-z]+", row["name"])}
         mine = {"artifacts": {"flow_run_id": {"any_": runs}}}
         return {
             "states": [line for run in self._runs for line in self._states("flow", run)],
@@ -304,6 +306,8 @@ class Seen:
         text = re.sub(r"/(?:tmp|private|var)/[^\s'\"]*/(?=[^/\s])", "<folder>/", text)
         text = re.sub(r"\d+\.\d+ seconds", "<n> seconds", text)
         text = re.sub(r"0x[0-9a-f]{6,}", "<address>", text)
+        # What a task run was called before it got the name that its flow gives it.
+        text = re.sub(r"(resource\.name=\w+)-[0-9a-f]{3}(?= )", r"\1-<key>", text)
         text = re.sub(r"Worker '[^']*' submitting", "Worker <worker> submitting", text)
         return re.sub(r"(?i)\b(pid|process) '?\d+'?", r"\1 <pid>", text)
 

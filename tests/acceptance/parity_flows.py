@@ -13,9 +13,13 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, pause_flow_run, suspend_flow_run, task
+from prefect import flow, get_run_logger, pause_flow_run, runtime, suspend_flow_run, task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import INPUTS, RUN_ID
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.deployments import run_deployment
+from prefect.events import emit_event
 from prefect.logging.loggers import flow_run_logger
 from prefect.states import Failed
 from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
@@ -271,13 +275,89 @@ def processes() -> int:
 
 @flow(name="environment")
 def environment() -> None:
-    get_run_logger().info("the run was given %s", os.environ["PARITY_GIVEN"])
+    get_run_logger().info("the run was given %s", os.environ.get("PARITY_GIVEN"))
     get_run_logger().debug("a line of level debug")
 
 
 @flow(name="folder")
 def folder() -> None:
     get_run_logger().info("the release is the current folder: %s", Path("parity_flows.py").is_file())
+
+
+@flow(name="times-out", timeout_seconds=1)
+def times_out() -> None:
+    double(1)
+    time.sleep(30)
+
+
+@task(timeout_seconds=1)
+def slow() -> None:
+    time.sleep(30)
+
+
+@flow(name="task-times-out")
+def task_times_out() -> None:
+    slow()
+
+
+@flow(name="cancelled-inside", on_cancellation=[on_state])
+def cancelled_inside() -> None:
+    inner_stay()
+
+
+@flow
+def inner_stay() -> None:
+    double(1)
+    stay()
+
+
+@flow(name="cancelled-bad-hook", on_cancellation=[bad_hook, on_state])
+def cancelled_bad_hook() -> None:
+    stay()
+
+
+@task(persist_result=True, cache_policy=INPUTS + RUN_ID)
+def remembered(n: int) -> int:
+    return n
+
+
+@flow(name="remembers", persist_result=True)
+def remembers() -> int:
+    return remembered(1) + remembered(1) + remembered(2)
+
+
+@flow(name="named", flow_run_name="of {n}")
+def named(n: int = 3) -> int:
+    return double.with_options(task_run_name="doubling-{n}")(n)
+
+
+@flow(name="makes-artifacts")
+def makes_artifacts() -> None:
+    # Keys of this run alone: whether an artifact is the first of its key shows in its event.
+    run = os.environ["PREFECT__FLOW_RUN_ID"]
+    create_markdown_artifact("# Found", key=f"found-{run}", description="a text")
+    create_table_artifact([{"n": 1}], key=f"rows-{run}", description="a table")
+    create_link_artifact("http://127.0.0.1/", "there", key=f"place-{run}", description="a link")
+    emit_event("parity.said", {"prefect.resource.id": f"prefect.flow-run.{run}"})
+
+
+@flow(name="calls-deployment")
+def calls_deployment() -> None:
+    name = runtime.deployment.name
+    run: Any = run_deployment(f"plain/{name}", parameters={"n": 5}, timeout=100, poll_interval=1)
+    get_run_logger().info("it is %s", run.state.name if run.state else None)
+
+
+@task
+async def waits(n: int) -> int:
+    await asyncio.sleep(0.1)
+    return n
+
+
+@flow(name="submits")
+async def submits() -> list[int]:
+    futures: Any = waits.map([1, 2, 3])
+    return [future.result() for future in futures]
 
 
 class Order(BaseModel):

@@ -55,6 +55,18 @@ def work():
 def main():
     subprocess.run([sys.executable, "-c", "import shipway; shipway.save('value', 1)"], check=True)
 """,
+    "dask": """
+from prefect_dask import DaskTaskRunner
+
+@task
+def one(number):
+    shipway.save("value", number)
+    return number
+
+@flow(name="NAME", task_runner=DaskTaskRunner(cluster_kwargs={"n_workers": 1, "dashboard_address": None}))
+def main():
+    assert one.submit(1).result() == 1
+""",
     "returns-a-failed-future-of-none": """
 @task
 def one():
@@ -121,7 +133,14 @@ def main(n: int):
     second = project.json("run", f"{name}/d", "-p", "n=1", "--watch")
     [number] = first["artifacts"]
     assert second["inputs"] == [
-        {"name": "number", "run": first["id"], "key": number["key"], "sha256": number["sha256"]},
+        {
+            "kind": "artifact",
+            "name": "number",
+            "run": first["id"],
+            "key": number["key"],
+            "sha256": number["sha256"],
+            "asked": f"{name}/",
+        }
     ]
 
 
@@ -175,6 +194,8 @@ def test_hooks_of_a_crashed_run_have_its_release(project: Shell) -> None:
     code = f"""
 def mourn(flow, flow_run, state):
     import beside
+    # Whatever a hook does, it is not the worker that it does it to.
+    assert "shipway.prefect.worker" not in sys.modules
     print("mourned", beside.NAME)
 
 @flow(name="{name}", on_crashed=[mourn])

@@ -472,6 +472,8 @@ def test_a_run_is_in_mlflow_and_one_that_is_not_is_added_later(project: Shell, a
     assert "no runs to mirror" in project.ok("mlflow", "sync", "learn", "--since", "2999-01-01", **there)
     assert "no run of 'lern'" in one_line(project("mlflow", "sync", "lern", **there), 4)
     assert "is not set" in one_line(project("mlflow", "sync"), 3)
+    assert "no MLflow answers" in one_line(project("mlflow", "sync", "learn", MLFLOW_TRACKING_URI=nowhere), 13)
+
     subprocess.run(
         [sys.executable, "work.py"],
         cwd=project.folder,
@@ -481,6 +483,3 @@ def test_a_run_is_in_mlflow_and_one_that_is_not_is_added_later(project: Shell, a
     )
     [by_hand] = [row for row in runs(server, "learn") if pairs(row, "tags")["mlflow.source.type"] == "LOCAL"]
     assert pairs(by_hand, "params") == {"month": "by hand", "depth": "3"}
-
-    there["MLFLOW_TRACKING_URI"] = nowhere
-    assert "no MLflow answers" in one_line(project("mlflow", "sync", "learn", **there), 12)

@@ -127,6 +127,18 @@ CASES = [
     ),
     Case("late", "late", delay=3),
     Case("logs", "logs"),
+    Case("times-out", "times_out"),
+    Case("task-times-out", "task_times_out"),
+    Case("cancelled-inside", "cancelled_inside", cancel),
+    Case("cancelled-bad-hook", "cancelled_bad_hook", cancel),
+    Case("remembers", "remembers"),
+    Case("named", "named"),
+    Case("makes-artifacts", "makes_artifacts"),
+    Case("calls-deployment", "calls_deployment"),
+    Case("submits", "submits"),
+    Case("misfit", "order", parameters={"order": {"item": "bolt", "count": "many"}}),
+    Case("command", "plain", variables={"command": f"{sys.executable} -m prefect.engine"}),
+    Case("unset", "environment", variables={"env": {"PARITY_GIVEN": None}}),
 ]
 
 

@@ -149,6 +149,16 @@ def test_the_ui_is_served_and_finds_its_api(stack: Shell) -> None:
         assert json.loads(answer.read())["api_url"] == "/api"
 
 
+@pytest.mark.parametrize("header", [("Origin", "http://evil.example"), ("Host", "evil.example")])
+def test_other_pages_in_a_browser_of_this_machine_get_nothing(stack: Shell, header: tuple[str, str]) -> None:
+    request = urllib.request.Request(f"{known(stack).api_url}/admin/version", headers=dict([header]))  # noqa: S310
+    with pytest.raises(urllib.error.HTTPError) as caught, urllib.request.urlopen(request, timeout=30):  # noqa: S310
+        pass
+    with caught.value:
+        assert caught.value.code == 403
+        assert "Access-Control-Allow-Origin" not in caught.value.headers
+
+
 def test_logs_are_there_by_name(stack: Shell) -> None:
     assert "worker ready" in stack.ok("logs", "worker", "--lines", "100000")
     together = stack.ok("logs", "--lines", "1").splitlines()

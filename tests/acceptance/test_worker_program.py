@@ -13,21 +13,25 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from shipway.prefect.api import Api
+from shipway.prefect.pool import base_job_template
 from shipway.settings import Settings
 from shipway.stack.seaweed import weed_binary
 from shipway.testing import skip_or_fail
+from shipway.worker.cores import cores
 from shipway.worker.pool import AVAILABLE
 from tests.acceptance.conftest import Shell, free_port, one_line, wait_until
 
 FLOW = """
+import os
 import time
 from pathlib import Path
 from prefect import flow
@@ -47,6 +51,10 @@ def main(until: str = "", seconds: float = 0):
 @flow(name="failing")
 def fail():
     raise ValueError("on purpose")
+
+@flow(name="threads")
+def threads():
+    print("OpenMP:", os.environ.get("OMP_WAIT_POLICY"), os.environ.get("OMP_NUM_THREADS"))
 """
 
 
@@ -61,20 +69,32 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
         (shell.folder / "work.py").write_text(FLOW)
         shell.ok("deploy", "./work.py:main", "-n", "d")
         shell.ok("deploy", "./work.py:fail", "-n", "d")
+        shell.ok("deploy", "./work.py:threads", "-n", "d")
         yield shell
     finally:
         shell.ok("down")
 
 
+OURS = (sys.executable, "-m", "shipway", "worker", "start")
+PREFECTS = (sys.executable, "-m", "prefect", "worker", "start", "--type", "shipway")
+
+
 class Worker:
     """A worker in a process of its own, and all that it said."""
 
-    def __init__(self, here: Shell, *options: str, terminal: bool = False, **variables: str) -> None:
+    def __init__(
+        self,
+        here: Shell,
+        *options: str,
+        program: Sequence[str] = OURS,
+        terminal: bool = False,
+        **variables: str,
+    ) -> None:
         ours, theirs = pty.openpty() if terminal else os.pipe()
         if terminal:
             fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 140, 0, 0))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "shipway", "worker", "start", *options],
+            [*program, *options],
             cwd=here.folder,
             env={**os.environ, **here.environment, "TERM": "xterm", **variables},
             stdin=theirs if terminal else subprocess.DEVNULL,
@@ -125,10 +145,10 @@ class Worker:
 
 
 @contextmanager
-def worker(here: Shell, *options: str, terminal: bool = False, **variables: str) -> Iterator[Worker]:
-    one = Worker(here, *options, terminal=terminal, **variables)
+def worker(here: Shell, *options: str, ready: str = "worker ready", **more: Any) -> Iterator[Worker]:
+    one = Worker(here, *options, **more)
     try:
-        one.wait_for("worker ready")
+        one.wait_for(ready)
         yield one
     finally:
         one.end()
@@ -246,6 +266,12 @@ def test_a_port_that_is_taken_is_named(here: Shell) -> None:
         assert "--metrics-port" in line
 
 
+def test_names_that_cannot_be_are_refused(here: Shell) -> None:
+    for options in (("-q", "a/b"), ("-t", ""), ("--pool", "a%b")):
+        line = one_line(here("worker", "start", *options), 3)
+        assert "name" in line or "may not hold" in line
+
+
 def test_told_to_stop_it_lets_a_short_run_finish_and_takes_up_no_other(here: Shell, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     with worker(here, SHIPWAY_DRAIN_SECONDS="120") as one:
@@ -284,3 +310,53 @@ def test_told_twice_it_ends_at_once(here: Shell) -> None:
         one.process.send_signal(signal.SIGTERM)
         assert one.process.wait(60) == 0
     assert state(here, run) == "Crashed"
+
+
+def test_what_a_run_is_told_of_threads_is_what_somebody_set_or_its_share(here: Shell) -> None:
+    """By the job, by who started the worker, and by the worker itself; the same number for each of its runs."""
+    share = max(cores() // 2, 1)
+    api = Api(Settings.load(here.folder))
+    deployment = api.deployment("threads/d")["id"]
+    with worker(here, "--limit", "2", OMP_WAIT_POLICY="ACTIVE") as one:
+        for variables, said in (
+            ({}, f"ACTIVE {share}"),
+            ({}, f"ACTIVE {share}"),
+            ({"OMP_NUM_THREADS": "7"}, "ACTIVE 7"),
+        ):
+            before = one.said.count(f"OpenMP: {said}")
+            body = {"job_variables": {"env": variables}}
+            api.request("POST", f"/deployments/{deployment}/create_flow_run", body)
+            one.wait_for(f"OpenMP: {said}", before + 1)
+        assert one.stop() == 0
+
+
+def test_limit_and_priorities_are_kept(here: Shell, tmp_path: Path) -> None:
+    api = Api(Settings.load(here.folder))
+    for queue, priority in (("urgent", 1), ("patient", 2)):
+        here.ok("deploy", "./work.py:main", "-n", queue, "-q", queue)
+        api.request("PATCH", f"/work_pools/shipway/queues/{queue}", {"priority": priority})
+    gate = tmp_path / "gate"
+    patient, urgent = (
+        str(here.json("run", f"waiting/{queue}", "-p", f"until={gate}")["id"]) for queue in ("patient", "urgent")
+    )
+    with worker(here, "-q", "patient", "-q", "urgent", "--limit", "1") as one:
+        one.wait_for("it begins")
+        assert state(here, urgent) == "Running"
+        assert state(here, patient) in ("Scheduled", "Late")
+        gate.touch()
+        wait_until(lambda: state(here, patient) == "Completed")
+        assert state(here, urgent) == "Completed"
+        assert one.stop() == 0
+
+
+def test_prefects_own_command_starts_it_too(here: Shell) -> None:
+    """`prefect worker start --type shipway`: the pool, its job template and the warm start are the same."""
+    variables = Settings.load(here.folder).prefect_environment()
+    with worker(here, "--pool", "made-by-prefect", program=PREFECTS, ready="started!", **variables) as one:
+        here.ok("deploy", "./work.py:main", "-n", "theirs", "--pool", "made-by-prefect")
+        run = str(here.json("run", "waiting/theirs")["id"])
+        wait_until(lambda: state(here, run) == "Completed")
+        one.wait_for("it is done")
+        assert one.stop() == 0
+    pool = Api(Settings.load(here.folder)).pool("made-by-prefect") or {}
+    assert (pool["type"], pool["base_job_template"]) == ("shipway", base_job_template())

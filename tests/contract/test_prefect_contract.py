@@ -6,17 +6,20 @@ import inspect
 import json
 from importlib.metadata import entry_points
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import prefect
+import yaml  # type: ignore[import-untyped]
 from prefect import Flow, flow
 from prefect.deployments.steps import core
 from prefect.engine import handle_engine_signals
 from prefect.flow_engine import load_flow, load_flow_run, run_flow
 from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, get_current_settings, temporary_settings
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
+from prefect_aws.workers.ecs_worker import ECSVariables
 
-from shipway.deployment.step import PULL_STEP
+from shipway.deployment.step import ENGINE, PULL_STEP
 from shipway.prefect.block_types import S3, schema_document
 from shipway.prefect.configuration import ShipwayJobConfiguration
 from shipway.prefect.pool import POOL_TYPE, base_job_template
@@ -78,3 +81,12 @@ def test_a_command_reaches_the_process_as_it_is() -> None:
 def test_the_poll_interval_is_a_setting_of_the_worker() -> None:
     with temporary_settings({PREFECT_WORKER_QUERY_SECONDS: 1.0}):
         assert get_current_settings().worker.query_seconds == 1.0
+
+
+def test_the_job_variables_that_the_guide_shows_for_ecs_are_prefects() -> None:
+    """Those for Docker and Kubernetes were held against their packages by hand: tests do not install these."""
+    page = (Path(__file__).parents[2] / "docs/howto/use-stock-workers.md").read_text()
+    block = page.partition("## ECS\n")[2].partition("```yaml\n")[2].partition("```")[0]
+    variables = yaml.safe_load(block)["job_variables"]
+    assert set(variables) <= set(ECSVariables.model_fields)
+    ECSVariables.model_validate({"command": ENGINE, **variables})

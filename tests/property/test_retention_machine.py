@@ -39,6 +39,7 @@ from shipway.run.upkeep import Collection, Live
 from shipway.run.verify import verify
 from shipway.store.base import ObjectInfo, Store
 from shipway.store.folder import FolderStore
+from shipway.store.source import pieces
 
 START = 100 * EPOCH_SECONDS + 1000.0
 KEEP_LAST = 2
@@ -86,9 +87,9 @@ class MemoryStore:
     def head(self, key: str) -> ObjectInfo:
         return self._info(key)
 
-    def put(self, key: str, data: bytes | Path) -> str:
+    def put(self, key: str, data: bytes | Path | Iterator[bytes]) -> str:
         self.world.at_write()
-        self.objects[key] = (data if isinstance(data, bytes) else data.read_bytes(), self.world.now)
+        self.objects[key] = (b"".join(pieces(data)), self.world.now)
         return self._info(key).etag
 
     def create(self, key: str, data: bytes | Path, *, sha256: str | None = None) -> str:
@@ -129,7 +130,7 @@ class TimedFolderStore(FolderStore):
         super().__init__(path)
         self.world = world
 
-    def put(self, key: str, data: bytes | Path) -> str:
+    def put(self, key: str, data: bytes | Path | Iterator[bytes]) -> str:
         self.world.at_write()
         return self._dated(key, super().put(key, data))
 

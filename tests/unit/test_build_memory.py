@@ -70,3 +70,14 @@ def test_memory_that_cannot_be_read_costs_uploads_only(folder: Path, store: Coun
     (folder / "flow.py").write_bytes(b"changed")
     again = build(scan(folder), store, memory=memory)
     assert read_manifest(store, again.version).entries == again.entries
+
+
+def test_progress_tells_bytes_and_files(folder: Path, store: CountingStore, memory: Memory) -> None:
+    for n in range(30):
+        (folder / f"module_{n}.py").write_text(f"x = {n}\n")
+    told: list[tuple[int, int, int, int]] = []
+    release = build(scan(folder), store, memory=memory, progress=lambda *counts: told.append(counts))
+    assert len(told) == 2  # a pack and a blob
+    assert told[-1] == (release.size, release.size, 32, 32)
+    assert {counts[2] for counts in told} in ({1, 32}, {31, 32})
+    assert sum(info.size for info in store.list("code/")) == release.uploaded_bytes

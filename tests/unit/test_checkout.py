@@ -17,7 +17,7 @@ from shipway.store.counting import CountingStore
 from shipway.store.folder import FolderStore
 
 PACK = "code/1/packs/" + "0" * 64
-BLOB = "code/1/blobs/" + "0" * 64
+BLOB = "code/1/blobs/"
 
 
 class Meter(FolderStore):
@@ -158,8 +158,9 @@ def test_damage_stops_the_checkout(tmp_path: Path, store: FolderStore, release: 
 
 def test_a_blob_that_is_too_long_is_not_read_to_its_end(tmp_path: Path) -> None:
     store = Meter(tmp_path / "store")
-    version = made_by_hand(store, [("large.bin", "100644", b"\0" * LARGE_FILE, Location(BLOB))])
-    store.put(BLOB, b"\0" * (64 << 20))
+    key = BLOB + sha256_bytes(b"\0" * LARGE_FILE)
+    version = made_by_hand(store, [("large.bin", "100644", b"\0" * LARGE_FILE, Location(key))])
+    store.put(key, b"\0" * (64 << 20))
     with pytest.raises(IntegrityError, match=r"large\.bin is damaged"):
         checkout(store, version, tmp_path / "copy")
     assert store.brought[-1] < 4 << 20
@@ -186,8 +187,9 @@ def test_a_manifest_with_a_wrong_size_or_digest_stops_the_checkout(
 ) -> None:
     content = b"x = 1\n"
     entry = Entry("flow.py", "100644", size, sha256 or sha256_bytes(content))
-    manifest = Manifest((entry,), {entry.sha256: Location(key)})
-    store.put(key, content if key == BLOB else content * 2)
+    place = key + entry.sha256 if key == BLOB else key
+    manifest = Manifest((entry,), {entry.sha256: Location(place)})
+    store.put(place, content if key == BLOB else content * 2)
     store.create(release_key(1, manifest.release_id), manifest.to_bytes())
     with pytest.raises(IntegrityError, match=r"flow\.py is damaged") as caught:
         checkout(store, Version(1, manifest.release_id), tmp_path / "copies/copy")

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
 from importlib.metadata import packages_distributions
 from importlib.resources import files
 from pathlib import Path
@@ -29,6 +30,7 @@ from shipway.deployment.write import deployment_text
 from shipway.digest import sha256_bytes
 from shipway.release.build import build
 from shipway.release.scan import scan
+from shipway.report.collect import page_key
 from shipway.run.record import RunRecord, run_folder, write_record
 from shipway.settings import Settings
 from shipway.stack import ProcessFacts, StackFacts, write_facts
@@ -37,6 +39,7 @@ from shipway.store.object_store import ObjectStore
 from shipway.store.url import StoreConfig
 from shipway.testing import S3Server
 
+FETCH = "click obstore pathspec typing_extensions"
 BUDGET = {
     # command                                                    packages it may load besides Shipway
     "--help":                                                    "click",
@@ -50,6 +53,10 @@ BUDGET = {
     "show first --json":                                         "click obstore",
     "get first result copy.json":                                "click obstore pathspec typing_extensions",
     "models -sb s3/it":                                          "click obstore",
+    "why first":                                                 "click obstore",
+    "why first:result --json":                                   "click obstore",
+    "report first --fresh":                                      FETCH + " Jinja2 MarkupSafe",
+    "report first":                                              FETCH,
     "status":                                                    "click psutil",
     "block s3 it --bucket-path BUCKET --endpoint-url ENDPOINT":  "click obstore",
 }  # fmt: skip
@@ -170,8 +177,10 @@ def _save_run(store: ObjectStore) -> None:
     key, content = f"{folder}/1/result.json", b"{}"
     store.put(key, content)
     artifact = Artifact("result", key, sha256_bytes(content), len(content), "json")
-    record = RunRecord(RUN["id"], RUN["name"], "tiny", "tiny/one", 1, None, {}, artifacts=(artifact,))
+    timings = dict.fromkeys(("scheduled", "started", "ended"), RUN["expected_start_time"])
+    record = RunRecord(RUN["id"], RUN["name"], "tiny", "tiny/one", 1, None, {}, artifacts=(artifact,), timings=timings)
     assert write_record(store, folder, record)
+    store.put(page_key(folder), b"its page")
 
 
 def _describe_stack(settings: Settings, store: StoreConfig) -> None:
@@ -204,8 +213,10 @@ def _answers(server: S3Server, bucket: str) -> dict[str, Any]:
     checksum = json.loads(files("shipway.prefect").joinpath("block_schema.json").read_text())["checksum"]
     return {
         "GET /api/health": True,
+        "GET /api/admin/version": metadata.version("prefect"),
         "POST /api/flows/filter": [{"id": "f", "name": "tiny"}],
         "POST /api/flow_runs/filter": [RUN],
+        "POST /api/task_runs/filter": [],
         "POST /api/deployments/filter": [deployment],
         "GET /api/deployments/d": deployment,
         "GET /api/deployments/name/tiny/one": deployment,
@@ -265,6 +276,13 @@ def test_a_build_of_what_has_not_changed_loads_nothing_heavy(stage: Stage) -> No
     modules = stage.loaded(COMMAND, *command)
     assert _packages(modules) - UNCHANGED_BUILD == set()
     assert _roots(modules) & (SLOW | {"subprocess"}) == set()
+
+
+def test_the_doctor_loads_nothing_heavy(stage: Stage) -> None:
+    # It finds much to be mended in an API that is a few fixed answers.
+    modules = stage.loaded(COMMAND, "doctor", status=1)
+    assert "packaging" in _packages(modules)
+    assert _packages(modules) & (HEAVY - {"pathspec"}) == set()
 
 
 def test_importing_shipway_loads_next_to_nothing(stage: Stage) -> None:

@@ -8,7 +8,7 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -372,7 +372,7 @@ class Dying(FolderStore):
             raise AssertionError("a killed process does not write")
         return done
 
-    def put(self, key: str, data: bytes | Path) -> str:
+    def put(self, key: str, data: bytes | Path | Iterator[bytes]) -> str:
         return self._write(super().put, key, data)
 
     def create(self, key: str, data: bytes | Path, *, sha256: str | None = None) -> str:

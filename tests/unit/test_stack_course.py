@@ -97,6 +97,12 @@ def test_a_service_that_does_not_become_ready_in_time_stops_the_stack() -> None:
     assert course.failed is course.lives["server"]
     assert course.failed.status is None
 
+    # Told to end it does; that is no reason for what happened before.
+    course.step(61, {"worker": ended(-15)})
+    course.step(62, {"server": ended(-9), "store": UP})
+    assert course.failed.state is State.STOPPED
+    assert course.failed.status is None
+
 
 def test_what_dies_later_starts_again_after_a_pause_and_nothing_else_is_touched() -> None:
     course = ready_stack()

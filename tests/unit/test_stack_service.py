@@ -88,6 +88,16 @@ def test_the_callers_prefect_settings_do_not_reach_the_server(
     assert env["PATH"] == os.environ["PATH"]
 
 
+def test_pages_of_other_origins_may_not_use_the_api_unless_the_user_says_so(
+    tmp_path: Path, secrets: Secrets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
+    settings = Settings(project=tmp_path, server_port=4321)
+    assert server_service(settings, secrets, auth=False).env[name] == "http://127.0.0.1:4321"
+    monkeypatch.setenv(name, "http://ui.example")
+    assert server_service(settings, secrets, auth=False).env[name] == "http://ui.example"
+
+
 def test_secrets_are_in_the_environment_and_never_on_the_command_line(tmp_path: Path, secrets: Secrets) -> None:
     settings = Settings(project=tmp_path, database_url="postgresql://me:pw-of-mine@db/prefect")
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import tracemalloc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,13 +19,14 @@ import pytest
 
 from shipway.artifact import Artifact
 from shipway.blob import LARGE_FILE, Location, current_epoch, release_key
-from shipway.deployment.history import move_pointer, pointer_key, read_pointer
-from shipway.digest import sha256_bytes
+from shipway.deployment.history import move_pointer, pointer_key, read_pointer, read_pointer_at
+from shipway.digest import sha256_bytes, unsealed
+from shipway.errors import IntegrityError
 from shipway.manifest import Entry, Manifest, Version, read_manifest
 from shipway.release.build import build
 from shipway.release.scan import scan
 from shipway.release.verify import Finding
-from shipway.run.record import RunRecord, write_record
+from shipway.run.record import RunRecord, read_record, write_record
 from shipway.run.verify import verify
 from shipway.store.folder import FolderStore
 
@@ -213,15 +214,29 @@ def test_what_was_edited_by_hand_is_a_finding(scene: Scene, text: bytes) -> None
     [("key", "../outside"), ("key", "runs//x"), ("bytes", "5"), ("bytes", None), ("sha256", "0" * 64)],
 )
 def test_a_record_edited_by_hand(scene: Scene, field: str, value: object) -> None:
-    document = json.loads(scene.store.read(scene.records[0]))
+    document = unsealed(scene.store.read(scene.records[0]))
     document["artifacts"][0][field] = value
-    scene.store.put(scene.records[0], json.dumps(document).encode())
+    scene.store.put(scene.records[0], json.dumps(document).encode())  # as one that was never sealed
     (found,) = scene.findings()
     assert (found.kind, found.name, found.problem, found.paths) == ("run", "train/otter", "damaged", ("model",))
 
 
+def test_any_flipped_byte_of_a_pointer_or_record_is_found(scene: Scene) -> None:
+    ways: dict[str, Callable[..., object]] = {
+        pointer_key("train", "daily"): read_pointer_at,
+        scene.records[0]: read_record,
+    }
+    for key, read in ways.items():
+        whole = scene.store.read(key)
+        for place in range(0, len(whole), 7):
+            scene.store.put(key, whole[:place] + bytes([whole[place] ^ 0b100]) + whole[place + 1 :])
+            with pytest.raises(IntegrityError):
+                read(scene.store, key)
+        assert key in {item.key for item in scene.findings()}
+
+
 def test_a_record_that_names_no_release(scene: Scene) -> None:
-    document = json.loads(scene.store.read(scene.records[0]))
+    document = unsealed(scene.store.read(scene.records[0]))
     scene.store.put(scene.records[0], json.dumps(document | {"release": ["x"]}).encode())
     (found,) = scene.findings()
     assert (found.kind, found.name, found.key) == ("run", "train/otter", scene.records[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import re
 import socket
+import sys
 from pathlib import Path
 from uuid import uuid4
 
@@ -70,6 +71,16 @@ def test_one_that_does_not_poll_is_not_healthy() -> None:
         assert get(address, "/")[0] == 404
     with pytest.raises(ConnectionRefusedError):
         get(address, "/health")
+
+
+def test_they_are_told_on_the_loopback_address_only() -> None:
+    with endpoint(0, lambda: True, CollectorRegistry()) as address:
+        host, port = address.removeprefix("http://").split(":")
+        assert host == "127.0.0.1"
+        others = {str(each[4][0]) for each in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+        for other in (others | ({"127.0.0.2"} if sys.platform == "linux" else set())) - {host}:
+            with pytest.raises(OSError), socket.create_connection((other, int(port)), timeout=5):  # noqa: PT011
+                pass
 
 
 def test_nobody_else_listens_on_its_port() -> None:

@@ -30,11 +30,15 @@ COMMANDS = {
     "runs": "List runs.",
     "show": "Show one run and what it saved.",
     "get": "Fetch something a run saved.",
+    "report": "Open the page of a run, or one over all of them.",
     "models": "List models, their versions and champions.",
     "promote": "Make a version of a model champion.",
+    "why": "Show what something was made of, down to raw inputs.",
+    "reproduce": "Do a run again and compare what it saves.",
     "mlflow": "Mirror runs in MLflow.",
     "verify": "Check everything in the store that is in use.",
     "gc": "Remove what nothing in the store needs any more.",
+    "doctor": "Find what is wrong here, and the command that mends it.",
 }
 """Commands by name with their one-line help, so that `shipway --help` need not import them."""
 

@@ -103,12 +103,21 @@ def _closing_page(settings: Settings, facts: dict[str, Any]) -> None:
         gain = 100 * (1 - metrics["rmse"] / metrics["baseline_rmse"])
         errors = f"{metrics['rmse']:.2f} minutes against {metrics['baseline_rmse']:.2f} for the baseline"
         click.echo(f"Error (RMSE) {errors}: {gain:.1f} % better")
-    click.echo(f"\nSaved {len(facts['artifacts'])} objects:")
-    print_table(("SIZE", "ROWS", "ADDRESS"), [(size(a["bytes"]), a["rows"], a["address"]) for a in facts["artifacts"]])
+    for model in facts["models"]:
+        if decision := model["decision"]:
+            click.echo(f"Model {model['name']}, version {model['version']}: {decision['verdict']}")
+            click.echo("".join(f"  {reason}\n" for reason in decision["reasons"]), nl=False)
+    shown = [artifact for artifact in facts["artifacts"] if not artifact["name"].startswith("report/")]
+    click.echo(
+        f"\nSaved {len(facts['artifacts'])} objects, {len(facts['artifacts']) - len(shown)} of them for its report:"
+    )
+    print_table(("SIZE", "ROWS", "ADDRESS"), [(size(a["bytes"]), a["rows"], a["address"]) for a in shown])
     ui = Api(settings).ui_url
     click.echo(f"\nUI           {ui}")
     click.echo(f"This run     {facts['page']}")
     click.echo(f"Deployments  {ui}/deployments")
+    click.echo(f"Its report   shipway report {facts['run']}")
+    click.echo("Its model    shipway models flights")
     click.echo(f"Fetch one    shipway get {facts['run']} metrics")
     click.echo("Again        shipway run main/flights -p month=2013-04 --watch")
     click.echo("Stop         make down   (or shipway down); everything saved stays")

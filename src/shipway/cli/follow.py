@@ -74,6 +74,8 @@ def run_facts(api: Api, run: dict[str, Any], settings: Settings) -> dict[str, An
         ]
         facts["environment"] = {key: value for key, value in record.environment.items() if key != "packages"}
         facts["inputs"] = list(record.inputs)
+        facts["reads"] = list(record.reads)
+        facts["reproduces"] = record.reproduces
         facts["models"] = list(record.models)
     return facts
 
@@ -86,6 +88,9 @@ def show_facts(facts: dict[str, Any]) -> None:
             click.echo(f"{name + ':':12}{json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}")
     for name, value in facts["metrics"].items():
         click.echo(f"{'metric:':12}{name} = {value:.6g}")
+    for name, what in (("inputs", "loaded from other runs"), ("reads", "files of the release read")):
+        if facts.get(name):
+            click.echo(f"{name + ':':12}{len(facts[name])} {what}; see `shipway why {facts['run']}`")
     if facts["artifacts"]:
         click.echo()
         rows = [(a["name"], size(a["bytes"]), a["rows"], a["address"]) for a in facts["artifacts"]]

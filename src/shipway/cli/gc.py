@@ -36,7 +36,7 @@ EXAMPLES = [
     "--keep-days",
     type=click.IntRange(min=0),
     metavar="DAYS",
-    help="How long replaced releases, and data of runs without a record, are kept; by default the setting.",
+    help="How long replaced releases, data of runs without a record and task results are kept; by default the setting.",
 )
 @click.option(
     "--grace",
@@ -53,7 +53,7 @@ def command(
     grace: float | None,
     as_json: bool,
 ) -> None:
-    """Remove releases that no deployment and no run needs, and data that belongs to no completed run.
+    """Remove releases that no deployment and no run needs, data that belongs to no completed run, old task results.
 
     Needed are the last releases of every deployment, those pinned with `shipway releases --pin`, and those of runs
     that have a record or have not ended. Code younger than four weeks is never removed. It is safe while others build,

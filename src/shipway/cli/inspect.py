@@ -6,8 +6,8 @@ import json
 
 import click
 
-from shipway.cli.ls import describe_schedule
 from shipway.cli.output import epilog, json_option, print_json
+from shipway.deployment.words import describe_schedule
 from shipway.settings import Settings
 
 EXAMPLES = [

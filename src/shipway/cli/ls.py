@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from shipway.cli.output import epilog, json_option, print_json, print_table, say
+from shipway.deployment.words import describe_schedule
 from shipway.settings import Settings
 
 
@@ -45,15 +46,6 @@ def _facts(row: dict[str, Any]) -> dict[str, Any]:
         "schedules": [describe_schedule(item) for item in row.get("schedules", [])],
         "entrypoint": row.get("entrypoint"),
     }
-
-
-def describe_schedule(item: dict[str, Any]) -> str:
-    """Say a server's schedule in a few words."""
-    rule = item["schedule"]
-    kind = next((name for name in ("cron", "interval", "rrule") if name in rule), "schedule")
-    text = f"every {rule[kind]:g} s" if kind == "interval" else f"{kind} {rule.get(kind)}"
-    zone = f" {rule['timezone']}" if rule.get("timezone") not in (None, "UTC") else ""
-    return f"{text}{zone}{'' if item['active'] else ' (paused)'}"
 
 
 def _short(release: str | None) -> str:

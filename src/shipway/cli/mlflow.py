@@ -31,7 +31,7 @@ def command() -> None:
 @command.command(
     epilog=epilog(
         ["shipway mlflow sync", "shipway mlflow sync main --since 2026-11-01 --dry-run", "shipway mlflow sync --json"],
-        [3, 4, 5, 6, 12],
+        [3, 4, 5, 6, 13],
     )
 )
 @click.argument("flow", required=False)

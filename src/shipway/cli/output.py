@@ -23,7 +23,8 @@ EXIT_STATUSES = {
     9: "stored bytes are damaged",
     10: "the run crashed",
     11: "the run was cancelled",
-    12: "MLflow does not answer, or refused",
+    12: "a run that repeats another one saved something else",
+    13: "MLflow does not answer, or refused",
 }
 """What the exit statuses mean; `docs/reference/exit-statuses.md` says the same."""
 
@@ -86,30 +87,39 @@ def size(count: int) -> str:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show bytes done of bytes in all: a bar on a terminal, a line when it ends elsewhere."""
+def progress(what: str) -> Iterator[Callable[..., None]]:
+    """Show how far something is: a bar on a terminal, a line when it ends elsewhere.
+
+    What is yielded is called with bytes done and bytes in all, and with files done and files in all where files are
+    what it is about.
+    """
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (
+            *(TextColumn("{task.description}"), BarColumn(), DownloadColumn()),
+            *(TextColumn("{task.fields[files]}"), TransferSpeedColumn()),
+        )
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             tasks: list[TaskID] = []
 
-            def show(done: int, total: int) -> None:
+            def show(done: int, total: int, files: int = 0, of_files: int = 0) -> None:
                 # The bar appears with the first byte: until then there is nothing it could tell.
                 if not tasks:
-                    tasks.append(bar.add_task(what, total=total))
-                bar.update(tasks[0], completed=done, total=total)
+                    tasks.append(bar.add_task(what, total=total, files=""))
+                shown = f"{files}/{of_files} files" if of_files else ""
+                bar.update(tasks[0], completed=done, total=total, files=shown)
 
             yield show
         return
-    last = 0
+    last = ""
 
-    def note(done: int, _total: int) -> None:
+    def note(done: int, _total: int, files: int = 0, of_files: int = 0) -> None:
         nonlocal last
-        last = done
+        count = f"{files} {'file' if files == 1 else 'files'}" if of_files else ""
+        last = ", ".join(filter(None, (size(done) if done else "", count)))
 
     yield note
     if last:
-        say(f"{what}: {size(last)}")
+        say(f"{what}: {last}")

@@ -8,6 +8,7 @@ import sys
 import click
 
 from shipway.cli.output import epilog, say
+from shipway.errors import InputError
 from shipway.settings import Settings
 
 
@@ -33,7 +34,9 @@ def command() -> None:
     "-q", "--work-queue", "queues", multiple=True, help="Take runs from this queue. Repeatable; without any, from all."
 )
 @click.option("--pool", help="Work pool; by default the setting work_pool.")
-@click.option("--limit", type=click.IntRange(min=1), help="Most runs at once; by default no limit.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="Most runs at once; they share the cores. By default no limit."
+)
 @click.option("--name", help="The worker's name in the UI.")
 @click.option(
     "--metrics-port",
@@ -57,6 +60,7 @@ def start(
     from shipway.prefect.api import Api
 
     settings = Settings.load()
+    _check_names(*tags, *queues, *([pool] if pool else []))
     Api(settings).request("GET", "/health")
     argv = [sys.executable, "-m", "shipway.prefect.serve", "--pool", pool or settings.work_pool]
     for queue in (*tags, *queues):
@@ -67,4 +71,17 @@ def start(
     say(f"Starting a worker for {', '.join((*tags, *queues)) or 'all queues'} of {settings.api_url}")
     sys.stderr.flush()
     # The worker takes this process's place: signals reach it directly, and nothing stays behind when it ends.
-    os.execve(sys.executable, argv, {**os.environ, **settings.prefect_environment()})  # noqa: S606 - a list, no shell
+    # Prefect's statistics about its use are off, as they are in the stack, unless somebody has decided otherwise.
+    environment = {"DO_NOT_TRACK": "1", **os.environ, **settings.prefect_environment()}
+    os.execve(sys.executable, argv, environment)  # noqa: S606 - a list, no shell
+
+
+def _check_names(*names: str) -> None:
+    """Refuse names that no pool or queue can have, before the server is asked for them by an address."""
+    from shipway.deployment.fields import check_name
+
+    for name in names:
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise InputError(str(error)) from None

@@ -7,24 +7,25 @@ to it (docs/explanation/retention.md).
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from shipway.artifact import segment
 from shipway.blob import current_epoch
-from shipway.digest import canonical_json, sha256_bytes
+from shipway.digest import seal, sha256_bytes, unsealed
 from shipway.errors import ConflictError, InputError, IntegrityError, ObjectNotFoundError
 from shipway.manifest import Version
 from shipway.store import swap
 from shipway.store.base import Store
 
 FORMAT = 1
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,15 +206,17 @@ def change_pointer(store: Store, key: str, change: Callable[[Moves], Moves]) -> 
 
 def _decode(store: Store, key: str, data: bytes, etag: str) -> Pointer:
     try:
-        document = json.loads(data)
+        document = unsealed(data)
+        if unknown := set(document) - {"version", "history", "nonce"}:
+            raise ValueError(f"it holds {str(unknown)[:80]}")
         if document["version"] != FORMAT:
             raise ValueError(f"version {str(document['version'])[:40]!r} is not {FORMAT}")
         moves = tuple(
             Moved(
                 Version.parse(item["release"]),
                 str(item["at"]),
-                item.get("entrypoint"),
-                item.get("schema"),
+                _of_kind(str, item.get("entrypoint")),
+                _of_kind(dict, item.get("schema")),
                 item.get("pinned") is True,
             )
             for item in document["history"]
@@ -225,6 +228,12 @@ def _decode(store: Store, key: str, data: bytes, etag: str) -> Pointer:
     if not moves:
         raise IntegrityError(f"{store.url(key)} names no release", hint="apply the deployment again after removing it")
     return Pointer(moves, etag)
+
+
+def _of_kind(kind: type[_T], value: object) -> _T | None:
+    if value is None or isinstance(value, kind):
+        return value
+    raise TypeError(f"a {type(value).__name__} where a {kind.__name__} should be")
 
 
 def _put_back(store: Store, key: str, moves: Moves, etag: str) -> None:
@@ -258,4 +267,4 @@ def _encode(moves: Moves) -> bytes:
         | ({"pinned": True} if move.pinned else {})
         for move in moves
     ]
-    return canonical_json({"version": FORMAT, "history": history, "nonce": secrets.token_hex(8)})
+    return seal({"version": FORMAT, "history": history, "nonce": secrets.token_hex(8)})

@@ -19,7 +19,7 @@ def parse_parameters(pairs: tuple[str, ...], schema: Mapping[str, Any]) -> dict[
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key:
-            raise ParameterError(f"{pair!r} is not KEY=VALUE")
+            raise ParameterError(f"{pair[:100]!r} is not KEY=VALUE")
         values[key] = _value(text, schema.get("properties", {}).get(key, {}))
     return values
 
@@ -31,7 +31,7 @@ def _value(text: str, rule: Mapping[str, Any]) -> Any:
         return text
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -46,11 +46,19 @@ def check_parameters(parameters: Mapping[str, Any], schema: Mapping[str, Any], *
     Raises:
         ParameterError: a parameter is unknown, missing or of the wrong kind.
     """
-    known = schema.get("properties", {})
+    known, always = schema.get("properties", {}), schema.get("required", [])
+    if not isinstance(known, Mapping) or not isinstance(always, list):
+        raise ParameterError("the flow's schema of parameters is malformed", hint="build the deployment again")
     if unknown := [name for name in parameters if name not in known]:
         hint = f"it takes {', '.join(known)}" if known else "it takes none"
         raise ParameterError(f"the flow has no parameter {unknown[0]!r}", hint=hint)
-    required = schema.get("required", []) if complete else []
+    for name, rule in known.items():
+        if parameters.get(name) is not None and _is_secret(rule):
+            raise ParameterError(
+                f"parameter {name!r} is a secret, and parameters are kept in plain text by the server",
+                hint="save a Secret block, give the flow its name, and load it in the flow",
+            )
+    required = always if complete else []
     if missing := [name for name in required if name not in parameters]:
         name = missing[0]
         raise ParameterError(f"the flow needs a value for parameter {name!r}", hint=f"give it with -p {name}=...")
@@ -65,3 +73,9 @@ def check_parameters(parameters: Mapping[str, Any], schema: Mapping[str, Any], *
     for error in errors:
         where = ".".join(map(str, error.instance_path))
         raise ParameterError(f"parameter {where} does not fit: {error.message[:300]}")
+
+
+def _is_secret(rule: Any) -> bool:
+    """Tell whether a parameter is one of pydantic's secrets, alone or as an alternative."""
+    options = [rule, *rule.get("anyOf", ())] if isinstance(rule, Mapping) else []
+    return any(isinstance(option, Mapping) and option.get("writeOnly") is True for option in options)

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from shipway.deployment.spec import plain
+from shipway.deployment.yaml_file import load_yaml, plain
+from shipway.errors import DeploymentFileError
 
 MARKS = {"flow_name", "manifest_path", "infrastructure"}
 """Keys that such a file has and ours has not."""
@@ -35,15 +33,24 @@ class Translated:
 def is_prefect2(path: Path) -> bool:
     """Tell whether a file is a deployment file of Prefect 2; what cannot be read is not."""
     try:
-        document = YAML(typ="safe").load(path.read_text())
-    except (OSError, UnicodeDecodeError, YAMLError):
+        text = path.read_text()
+        # Ours has none of these words, and is read soon enough.
+        document = load_yaml(path) if all(mark in text for mark in MARKS) else None
+    except (OSError, UnicodeDecodeError, DeploymentFileError):
         return False
     return isinstance(document, Mapping) and document.keys() >= MARKS
 
 
 def translate(path: Path) -> Translated:
-    """Translate a file that `is_prefect2` recognised."""
-    old: dict[str, Any] = plain(YAML(typ="rt").load(path.read_text()))
+    """Translate a file that `is_prefect2` recognised.
+
+    Raises:
+        DeploymentFileError: a part of it is not of the kind that Prefect 2 wrote.
+    """
+    old: dict[str, Any] = plain(load_yaml(path))
+    for key in ("schedule", "storage", "infra_overrides", "infrastructure", "parameters"):
+        if old.get(key) is not None and not isinstance(old[key], Mapping):
+            raise DeploymentFileError(f"{path}: {key} is a {type(old[key]).__name__}, not keys and values")
     dropped = []
     values: dict[str, Any] = {
         "name": old.pop("name", None),

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, ValidationError, convert, to_builtins
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from shipway.deployment.fields import (
     check_block,
@@ -25,11 +23,15 @@ from shipway.deployment.fields import (
     parse_interval,
 )
 from shipway.deployment.parameters import check_parameters
+from shipway.deployment.yaml_file import load_yaml, plain
 from shipway.digest import canonical_json, sha256_bytes
 from shipway.errors import DeploymentFileError, InputError
 from shipway.manifest import Version
 
 Place = tuple[int | str, ...]
+
+MAX_WORDS = 400
+"""Characters of an explanation, which repeats what was given."""
 
 
 class Schedule(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -143,6 +145,7 @@ class SpecError(ValueError):
 
     def __init__(self, place: tuple[int | str, ...], words: str) -> None:
         self.place = place
+        words = words if len(words) <= MAX_WORDS else f"{words[:MAX_WORDS]}..."
         self.words = words
         super().__init__(f"{'.'.join(map(str, place))}: {words}" if place else words)
 
@@ -182,7 +185,10 @@ def _checked_schedule(item: Any, number: int) -> Any:
         words = " and ".join(given) or "none"
         raise SpecError(place, f"a schedule has exactly one of cron, interval and rrule, this one has {words}")
     if item.get("interval") is not None:
-        return {**item, "interval": parse_interval(item["interval"])}
+        try:
+            return {**item, "interval": parse_interval(item["interval"])}
+        except ValueError as error:
+            raise SpecError((*place, "interval"), str(error)) from None
     return item
 
 
@@ -221,18 +227,7 @@ def read(path: Path, *, parameters: bool = True) -> DeploymentSpec:
     Raises:
         DeploymentFileError: the file is missing or has a mistake; the message says in which line and column.
     """
-    try:
-        document = YAML(typ="rt").load(path.read_text())
-    except FileNotFoundError:
-        raise DeploymentFileError(f"{path} does not exist", hint="write it with `shipway build`") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DeploymentFileError(f"{path} cannot be read: {error}") from None
-    except MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise DeploymentFileError(f"{where}: {error.problem or 'not YAML'}") from None
-    except YAMLError as error:
-        raise DeploymentFileError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    document = load_yaml(path)
     if not isinstance(document, CommentedMap):
         raise DeploymentFileError(f"{path}:1:1: a deployment file is a mapping of keys to values")
     try:
@@ -250,18 +245,6 @@ def read(path: Path, *, parameters: bool = True) -> DeploymentSpec:
     except InputError as error:
         raise DeploymentFileError(f"{path}:{_position(document, ('parameters',))}: {error}") from None
     return spec
-
-
-def plain(value: Any) -> Any:
-    """Turn ruamel's containers and scalars into Python's own."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [plain(item) for item in value]
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 def _position(document: CommentedMap, place: Place) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import UnionType
 from typing import Any
 
 from shipway.artifact import Artifact
-from shipway.errors import InputError, NotFoundError
+from shipway.errors import InputError, IntegrityError, NotFoundError
 from shipway.model.decision import Decision
 from shipway.run.record import RunRecord
 from shipway.store.base import Store
@@ -64,6 +65,18 @@ class ModelVersion:
         """
         return self.load(self.artifact.name)
 
+    @property
+    def previous(self) -> ModelVersion | None:
+        """The version that was champion when this one's run asked, or None where there was none: what it had to beat.
+
+        Raises:
+            InputError: as `load`.
+            IntegrityError: it is missing, or not as it was written.
+        """
+        from shipway.model.registry import champion_at
+
+        return champion_at(self._where(), self.name, self.against) if self.against is not None else None
+
     def load(self, artifact: str) -> Any:
         """Return anything that the same run saved, its digest checked. A run that does so notes it as an input.
 
@@ -79,6 +92,14 @@ class ModelVersion:
         if found is None:
             names = ", ".join(sorted(self.artifacts)[:12])
             raise NotFoundError(f"run {self.run_name} saved no {artifact!r}", hint=f"it saved {names}")
+        where, session = self._where(), current()
+        if session is not None and session.order.run_id != self.run:
+            session.note_input(found, self.run, asked=self.name, kind="model")
+        return read_artifact(where, found, self.artifacts)
+
+    def _where(self) -> Store:
+        from shipway.run.session import current
+
         session = current()
         where = self.store or (session.store if session else None)
         if where is None:
@@ -86,9 +107,7 @@ class ModelVersion:
                 f"version {self.version} of {self.name} has come from another process, without its store",
                 hint="ask for it with shipway.champion here",
             )
-        if session is not None and session.order.run_id != self.run:
-            session.note_input(found, self.run, asked=self.name, kind="model")
-        return read_artifact(where, found, self.artifacts)
+        return where
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts as plain values."""
@@ -106,6 +125,10 @@ def version_of(store: Store, record: RunRecord, entry: Mapping[str, Any]) -> Mod
         NotFoundError: the run saved no such artifact.
         IntegrityError: the entry is malformed.
     """
+    kinds: dict[str, type | UnionType] = {"facts": dict, "checked": dict | None, "against": int | None}
+    kinds |= {"at": str, "artifact": str, "decision": dict | None, "name": str, "version": int, "promote": bool}
+    if not all(name in entry and isinstance(entry[name], kind) for name, kind in kinds.items()):
+        raise IntegrityError(f"the record of run {record.run_name} holds a malformed version of a model")
     return ModelVersion(
         name=entry["name"],
         version=entry["version"],

@@ -8,6 +8,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from email.message import Message
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from shipway.errors import ConflictError, NotFoundError, ServerError, ServerUnreachableError, ShipwayError
@@ -52,11 +54,20 @@ class Api:
             NotFoundError: the server has no such thing (404).
             ConflictError: the server refused because of what it has (409).
         """
+        return self._answer(method, path, body)[0]
+
+    def greet(self) -> tuple[str, float | None]:
+        """Return the server's version of Prefect, and its clock's seconds since 1970 where its answer tells them."""
+        version, headers = self._answer("GET", "/admin/version")
+        told = headers.get("Date")
+        return str(version), parsedate_to_datetime(told).timestamp() if told else None
+
+    def _answer(self, method: str, path: str, body: Any = None) -> tuple[Any, Message]:
         data = None if body is None else json.dumps(body).encode()
         try:
             request = urllib.request.Request(f"{self.url}{path}", data=data, headers=self._headers, method=method)  # noqa: S310
             with self._opener.open(request, timeout=TIMEOUT) as answer:
-                text = answer.read()
+                text, headers = answer.read(), answer.headers
         except urllib.error.HTTPError as error:
             raise self._explain(error, path) from None
         except (OSError, ValueError) as error:
@@ -66,7 +77,7 @@ class Api:
                 hint="start one with `shipway up`, or set PREFECT_API_URL",
             ) from None
         try:
-            return json.loads(text) if text else None
+            return json.loads(text) if text else None, headers
         except ValueError:
             raise ServerError(
                 f"{self.url} does not answer as a Prefect API does", hint="check PREFECT_API_URL; it ends in /api"
@@ -135,9 +146,9 @@ class Api:
             text = error.read(4096).decode(errors="replace")
         try:
             document = json.loads(text)
-            detail = str(
-                document.get("detail") or document.get("exception_detail") or document.get("exception_message")
-            )
+            found = document.get("detail") or document.get("exception_detail") or document.get("exception_message")
+            # What was refused stands in the answer too, and may be a secret.
+            detail = "; ".join(map(_refusal, found)) if isinstance(found, list) else str(found)
         except (ValueError, AttributeError):
             detail = text.strip().splitlines()[0] if text.strip() else error.reason
         if error.code in (401, 403):
@@ -155,3 +166,9 @@ class Api:
 def quote(text: str) -> str:
     """Quote a name for use as one segment of a path."""
     return urllib.parse.quote(text, safe="")
+
+
+def _refusal(error: Any) -> str:
+    """Say which field of a request was refused and why, without what was in it."""
+    place = ".".join(map(str, error.get("loc", ()))) if isinstance(error, dict) else ""
+    return f"{place}: {error.get('msg')}" if place else "it is not what it should be"

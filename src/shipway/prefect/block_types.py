@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
+from prefect._internal.compatibility.async_dispatch import async_dispatch
 from prefect.filesystems import WritableFileSystem
-from prefect.utilities.asyncutils import run_sync_in_worker_thread
 from pydantic import Field, SecretStr
 
 from shipway.store.base import Store
@@ -71,13 +72,23 @@ class S3(WritableFileSystem):
             )
         )
 
-    async def read_path(self, path: str) -> bytes:
-        """Return the bytes under `path`; Prefect reads results through this."""
-        return await run_sync_in_worker_thread(self.store().read, path)
+    async def aread_path(self, path: str) -> bytes:
+        """As `read_path`."""
+        return await asyncio.to_thread(self.store().read, path)
 
-    async def write_path(self, path: str, content: bytes | Path) -> None:
+    @async_dispatch(aread_path)
+    def read_path(self, path: str) -> bytes:  # type: ignore[override] # Prefect's own blocks do it so
+        """Return the bytes under `path`; Prefect reads results through this."""
+        return self.store().read(path)
+
+    async def awrite_path(self, path: str, content: bytes | Path) -> None:
+        """As `write_path`."""
+        await asyncio.to_thread(self.store().put, path, content)
+
+    @async_dispatch(awrite_path)
+    def write_path(self, path: str, content: bytes | Path) -> None:  # type: ignore[override]
         """Write `content` under `path`; Prefect writes results through this."""
-        await run_sync_in_worker_thread(self.store().put, path, content)
+        self.store().put(path, content)
 
 
 def _reveal(secret: SecretStr | None) -> str | None:

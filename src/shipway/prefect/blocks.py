@@ -81,7 +81,7 @@ def save_stack_block(settings: Settings) -> None:
 
 def save_local_block(settings: Settings) -> None:
     """Save the block of the folder in the project, which serves where no store was named and no stack runs."""
-    save_folder_block(settings, LOCAL_BLOCK.partition("/")[2], str(settings.state / "store"))
+    save_folder_block(settings, LOCAL_BLOCK.partition("/")[2], str(settings.make_state() / "store"))
 
 
 def _register(api: Api) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.utilities.processutils import command_to_string, get_sys_executable
 from prefect.workers.process import ProcessJobConfiguration
 
+from shipway.prefect.results import unasked
 from shipway.prefect.starter import settings_environment
 
 
@@ -24,12 +26,12 @@ class ShipwayJobConfiguration(ProcessJobConfiguration):
         own_command = self.command is not None
         if self.command is None:
             self.command = command_to_string([get_sys_executable(), "-m", "shipway.prefect.engine"])
-        # Idle OpenMP threads that spin make a training on a busy machine ten times slower (LightGBM issues 5039, 6728).
-        self.env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         # What a script prints is for whoever watches it run, and that is the UI and `run --watch` now.
         self.env.setdefault("PREFECT_LOGGING_LOG_PRINTS", "true")
         # People watch runs: lines that wait two seconds for company, Prefect's default, look like a run that hangs.
         self.env.setdefault("PREFECT_LOGGING_TO_API_BATCH_INTERVAL", "0.5")
+        if not own_command:
+            self.env |= unasked({**os.environ, **settings_environment(), **self.env})
         super().prepare_for_flow_run(*args, **kwargs)
         # A command that somebody gave is started as it stands; only ours can be forked instead.
         self._command_configured = own_command

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -25,6 +26,7 @@ from prefect.exceptions import MissingFlowError
 from prefect.flow_engine import load_flow, load_flow_run, run_flow
 from prefect.flows import Flow, load_flow_from_entrypoint, load_function_and_convert_to_flow
 from prefect.logging.loggers import flow_run_logger
+from prefect.settings import PREFECT_TASKS_DEFAULT_PERSIST_RESULT, get_current_settings, temporary_settings
 
 from shipway.deployment.step import PULL_STEP
 from shipway.prefect import imports
@@ -32,6 +34,8 @@ from shipway.prefect.handover import Code, Handover
 from shipway.prefect.keeper import keep_data
 from shipway.prefect.line import Ear
 from shipway.prefect.pull import workspaces
+from shipway.prefect.results import leave_alone, unasked
+from shipway.prefect.task_runs import watch
 from shipway.run.workspace import Workspace
 
 
@@ -80,7 +84,12 @@ def main(run_id: UUID) -> None:
         SystemExit: with the status that Prefect's workers expect.
     """
     configure_from_env()
-    with handle_engine_signals(run_id):
+    with ExitStack() as stack:
+        if switches := unasked(os.environ | get_current_settings().to_environment_variables(exclude_unset=True)):
+            # Another worker than ours has started this; child processes are told too.
+            os.environ |= switches
+            stack.enter_context(temporary_settings({PREFECT_TASKS_DEFAULT_PERSIST_RESULT: True}))
+        stack.enter_context(handle_engine_signals(run_id))
         flow_run = load_flow_run(run_id)
         _run(_load(flow_run, load_flow), flow_run)
 
@@ -97,13 +106,16 @@ def _run(flow: Flow[..., Any], flow_run: FlowRun, code: Code | None = None) -> N
     workspace = workspaces.get(str(flow_run.id))
     error_logger: Any = flow_run_logger(flow_run=flow_run)
     if workspace is None:
+        leave_alone()
         _drive(flow, run_flow(flow, flow_run=flow_run, error_logger=error_logger))
         return
     _complete_path(workspace, flow)
     keeper = keep_data(flow, flow_run, workspace, code)
     try:
-        _drive(flow, run_flow(flow, flow_run=flow_run, error_logger=error_logger))
+        with watch(str(flow_run.id), keeper.tasks):
+            _drive(flow, run_flow(flow, flow_run=flow_run, error_logger=error_logger))
     finally:
+        keeper.close()
         keeper.publish()
         os.chdir(workspace.root.parent)
         workspace.remove()
@@ -121,7 +133,7 @@ def _complete_path(workspace: Workspace, flow: Flow[..., Any]) -> None:
 def load_prepared(code: Code, flow_run: FlowRun) -> Flow[..., Any]:
     """Load the flow from the workspace that the worker has got ready, and say what Prefect says when it pulls code."""
     logger = flow_run_logger(flow_run=flow_run)
-    workspaces[str(flow_run.id)] = workspace = code.workspace()
+    workspaces[str(flow_run.id)] = workspace = code.workspace().watched()
     logger.info("Running 1 deployment pull step(s)")
     logger.info("Executing deployment step: release")
     os.chdir(workspace.folder)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -21,6 +22,7 @@ from prefect.client.schemas.objects import FlowRun
 from shipway.deployment.step import PULL_STEP
 from shipway.manifest import Version
 from shipway.prefect.labels import release_of
+from shipway.prefect.spares import Make, Spares
 from shipway.prefect.stores import store_config
 from shipway.release.cache import Cache
 from shipway.run.capture import snapshot
@@ -109,6 +111,8 @@ class Preparations:
         self._folder = folder
         self._going_on: dict[UUID, tuple[asyncio.Task[Code | None], ExitStack]] = {}
         self._known: dict[str, tuple[float, asyncio.Task[Any]]] = {}
+        self._spares = Spares()
+        self._makers: dict[UUID, tuple[Version, Make]] = {}
 
     def begin(self, flow_run: FlowRun) -> None:
         """Begin to get a run's code ready."""
@@ -136,6 +140,13 @@ class Preparations:
             await asyncio.wait([task])
             task.exception()  # it was raised to, or is met by, whoever needs the code
             await asyncio.to_thread(hold.close)
+        if made := self._makers.pop(run, None):
+            # Now, as nobody waits: while a run begins there is other work to do.
+            self._spares.make(*made)
+
+    def close(self) -> None:
+        """Remove what was got ready for runs that have not come."""
+        self._spares.close()
 
     async def _prepare(self, flow_run: FlowRun, hold: ExitStack) -> Code | None:
         release = release_of({"labels": flow_run.labels, "deployment_version": flow_run.deployment_version})
@@ -148,7 +159,9 @@ class Preparations:
         block = str(step["store"])
         config = await self._recent(block, lambda: asyncio.to_thread(store_config, self._settings, block))
         version = Version.parse(release)
-        workspace = await asyncio.to_thread(self._check_out, version, block, config)
+        make = partial(self._check_out, version, block, config)
+        self._makers[flow_run.id] = version, make
+        workspace = await self._spares.take(version, make)
         hold.callback(workspace.remove)
         return Code(str(workspace.root), str(version), block, config, deployment.entrypoint, deployment.name)
 

@@ -24,6 +24,7 @@ from prefect.flow_engine import load_flow, load_flow_run
 from prefect.logging.loggers import flow_run_logger
 from prefect.runner._hook_runner import _run_hooks
 
+from shipway.prefect.results import leave_alone
 from shipway.prefect.starter import run_environment
 from shipway.worker.pool import Pool
 
@@ -110,6 +111,7 @@ class Hooks:
 
 def run(argument: str) -> None:
     """Run the hooks of a run's flow: `<flow run id> <attribute of the flow that holds them>`."""
+    leave_alone()
     run_id, _, hooks = argument.partition(" ")
     flow_run = load_flow_run(UUID(run_id))
     flow = load_flow(flow_run)

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from shipway.prefect.environment import folders
+from shipway.settings import is_private
 
 VARIABLE = "SHIPWAY__IMPORTS"
 """Environment variable of a run that names the file to write to."""
@@ -57,11 +58,15 @@ class Learnt:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._known: dict[str, tuple[str, ...]] = {}
+        # What somebody else could write there would be imported here.
+        self._usable = not folder.exists() or (is_private(folder) and is_private(folder.parent))
 
     def modules(self, deployment: str) -> tuple[str, ...]:
         """Return what runs of a deployment import, in order; nothing when that is not known or takes no time."""
         if deployment not in self._known:
             self._known[deployment] = ()
+            if not self._usable:
+                return ()
             with suppress(OSError, ValueError, KeyError, TypeError):
                 self._known[deployment] = _names(json.loads((self.folder / f"{deployment}.json").read_text()))
         return self._known[deployment]
@@ -69,6 +74,8 @@ class Learnt:
     def recent(self, count: int) -> list[tuple[str, ...]]:
         """Return what is known of the deployments whose imports were learnt last, none twice."""
         with suppress(OSError):
+            if not self._usable:
+                return []
             files = sorted(self.folder.glob("*.json"), key=lambda each: each.stat().st_mtime, reverse=True)
             return list(dict.fromkeys(self.modules(each.stem) for each in files[:count]))
         return []
@@ -88,7 +95,10 @@ class Learnt:
             return
         self._known[deployment] = names
         with suppress(OSError):
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            if not (is_private(self.folder) and is_private(self.folder.parent)):
+                return
             scratch = self.folder / f"{deployment}.{os.getpid()}"
             scratch.write_text(json.dumps({"modules": names}))
             scratch.replace(self.folder / f"{deployment}.json")

@@ -19,9 +19,13 @@ from shipway.mlflow.mirror import mirror_committed
 from shipway.model.commit import commit
 from shipway.prefect.api import Api
 from shipway.prefect.handover import Code
+from shipway.prefect.kept import find_kept
 from shipway.prefect.labels import AFTER, REPRODUCES, RESUMES, label
 from shipway.prefect.links import publish
+from shipway.prefect.results import keep_results
 from shipway.prefect.stores import store_of
+from shipway.release.cache import Cache
+from shipway.report.facts import TaskFacts
 from shipway.run.order import Order
 from shipway.run.record import RunRecord
 from shipway.run.session import Session, activate
@@ -31,6 +35,7 @@ from shipway.store.opening import open_store
 
 OPENER = "shipway.prefect.keeper:open_block"
 TURN = "shipway.prefect.turn:wait_for_turn"
+WHOSE = "shipway.prefect.kept:whose"
 
 
 def open_block(block: str) -> Any:
@@ -46,6 +51,7 @@ def keep_data(flow: Flow[..., Any], flow_run: FlowRun, workspace: Workspace, cod
     """
     settings = Settings.load()
     keeper = _Keeper(settings, flow, flow_run, workspace, code)
+    keep_results(flow, flow_run, workspace.store, keeper.store, settings)
     fn = flow.fn
     aside = asyncio.to_thread
 
@@ -108,6 +114,7 @@ class _Keeper:
         self.flow_run = flow_run
         self.workspace = workspace
         self.saved: tuple[RunRecord, Session] | None = None
+        self.tasks: dict[str, TaskFacts] = {}
         self.store = open_store(code.store) if code else store_of(settings, workspace.store)
         deployment = code.deployment if code else _deployment_name(settings, flow_run)
         self.deployment = f"{flow.name}/{deployment}" if deployment else None
@@ -124,11 +131,16 @@ class _Keeper:
         parameters = self.flow.serialize_parameters(called or {})
         return _Attempt(self, run, parameters, nested=run.id != self.flow_run.id)
 
+    def close(self) -> None:
+        """Let nothing of the run go on in the background."""
+        if kept := find_kept(str(self.flow_run.id)):
+            kept.results.close()
+
     def publish(self) -> None:
         """Show in the UI, and in MLflow, what was saved: when the run has completed, as nobody is to wait for that."""
         if self.saved:
             record, session = self.saved
-            publish(Api(self.settings), record, session)
+            publish(Api(self.settings), record, session, self.tasks.values())
             logger = flow_run_logger(flow_run=self.flow_run)
             seconds = self.settings.mlflow_seconds
             mirror_committed(session.store, session.order.folder, record, logger, seconds=seconds)
@@ -160,6 +172,7 @@ class _Attempt:
         self.parameters = parameters
         self.nested = nested
         self.session: Session | None = None
+        self.kept = None if nested else find_kept(str(run.id))
 
     def __enter__(self) -> _Attempt:
         if not self.nested:
@@ -180,9 +193,12 @@ class _Attempt:
                 resumes=label(asked, RESUMES),
                 after=label(asked, AFTER),
                 turn=TURN,
+                whose=WHOSE,
             )
             self.session = Session.begin(order, self.keeper.workspace.root, self.keeper.store)
             activate(self.session)
+            if self.kept:
+                self.kept.results.begin()
         return self
 
     def complete(self, result: object) -> None:
@@ -191,6 +207,8 @@ class _Attempt:
             return
         logger = flow_run_logger(flow_run=self.run)
         settings = self.keeper.settings
+        cache = Cache.open(settings.cache_folder, settings.cache_max_bytes)
+        self.session.note_reads(*self.keeper.workspace.read(self.keeper.store, cache))
         left_out = self.session.capture(
             self.keeper.workspace.folder,
             self.keeper.workspace.before,
@@ -208,9 +226,14 @@ class _Attempt:
             self.session.store.url(self.session.order.folder),
         )
         self.keeper.saved = record, self.session
+        if self.kept:
+            self.kept.results.join(completes=True)
 
     def __exit__(self, *_exc: object) -> None:
         if self.session is not None:
+            if self.kept:
+                # Of a run that failed its results are what is left; where it completed none is waited for here.
+                self.kept.results.join(completes=False)
             activate(None)
             self.session.close()
 

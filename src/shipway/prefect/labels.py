@@ -14,6 +14,8 @@ REPRODUCES = "shipway.reproduces"
 """Folder in the store of the run whose inputs are taken, whatever has been saved since."""
 RESUMES = "shipway.resumes"
 """Id of the failed run whose completed tasks are not done again."""
+RESULTS = "shipway.results"
+"""Id of the run under which a resumed run finds task results: the first of the chain that it resumes."""
 AFTER = "shipway.after"
 """Id of the run that must have ended before this one looks at what is current."""
 

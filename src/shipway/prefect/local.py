@@ -85,6 +85,8 @@ def _commit(flow: Flow[Any, Any], flow_run: FlowRun, state: State) -> None:  # n
     done = _sessions.pop(str(flow_run.id), None)
     if done is not None:
         logger = flow_run_logger(flow_run=flow_run)
+        if workspace := workspaces.get(str(flow_run.id)):
+            done.note_reads(*workspace.read(done.store))
         record = commit(done, logger.info)
         logger.info("Saved %d objects to %s", len(record.artifacts), done.store.url(done.order.folder))
         done.close()
@@ -92,4 +94,4 @@ def _commit(flow: Flow[Any, Any], flow_run: FlowRun, state: State) -> None:  # n
 
 
 def _folder(settings: Settings) -> Store:
-    return open_store(StoreConfig(kind="folder", path=settings.state / "store"))
+    return open_store(StoreConfig(kind="folder", path=settings.make_state() / "store"))

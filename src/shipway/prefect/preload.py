@@ -24,6 +24,8 @@ MODULES = (
     "prefect.utilities.visualization",
     "pydantic.v1",
     "rich._emoji_codes",
+    "shipway.report.collect",
+    "shipway.report.render",
     "shipway.store.object_store",
 )
 
@@ -31,6 +33,7 @@ CALLS = (
     "mimetypes:init",
     "shipway.run.environment:environment",
     "shipway.prefect.preload:build_models",
+    "shipway.report.render:prepare",
     "shipway.prefect.preload:leave_heartbeats_to_worker",
 )
 """What every template does once for all of its runs."""

@@ -49,7 +49,7 @@ def release(store: str, release: str | None = None) -> dict[str, Any]:
     cache = Cache.open(settings.cache_folder, settings.cache_max_bytes)
     workspace = open_workspace(store_of(settings, store), version, parent=Path.cwd(), block=store, cache=cache)
     if run_id:
-        workspaces[run_id] = workspace
+        workspaces[run_id] = workspace = workspace.watched()
     # The engine removes the workspace when the run's data is safe; this serves where another engine runs the flow.
     atexit.register(workspace.remove)
     return {"directory": str(workspace.folder), "release": str(version)}

@@ -28,6 +28,9 @@ from prefect.server.utilities.database import get_dialect
 from prefect.settings import get_current_settings
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
+from shipway.prefect.origin import OwnPages
+from shipway.stack.service import is_loopback
+
 GRACEFUL_SECONDS = 5
 """How long open connections (workers hold websockets for as long as they run) may delay a stop."""
 
@@ -74,8 +77,9 @@ def main() -> None:
     gc.freeze()
     gc.enable()
     settings = get_current_settings().server
+    open_here = is_loopback(options.host) and not settings.api.auth_string
     uvicorn.run(
-        app,
+        OwnPages(app, settings.api.cors_allowed_origins.split(",")) if open_here else app,
         host=options.host,
         port=options.port,
         log_level=settings.logging_level.lower(),

@@ -37,6 +37,7 @@ from shipway.prefect.shortcuts import Reads, shortcuts
 from shipway.prefect.starter import OWN_VARIABLES, Starter, run_environment
 from shipway.prefect.wakeup import wake
 from shipway.settings import Settings
+from shipway.worker.cores import openmp
 from shipway.worker.fork import Fork
 from shipway.worker.pool import AVAILABLE, Pool
 
@@ -112,7 +113,8 @@ class ShipwayWorker(ProcessWorker):
         scratch = stack.enter_context(Scratch())
         self._scratch = scratch.folder
         self._settings = settings = Settings.load()
-        self._shortcuts = await asyncio.to_thread(shortcuts, settings, self._scratch)
+        # What nobody has set: neither who started this worker nor the job of a run.
+        self._defaults = {**openmp(self._limit), **await asyncio.to_thread(shortcuts, settings, self._scratch)}
         self._preparations = Preparations(settings, self.client, self._scratch)
         self._learnt = imports.Learnt(settings.cache_folder / "imports")
         if AVAILABLE:
@@ -120,7 +122,7 @@ class ShipwayWorker(ProcessWorker):
                 MODULES, CALLS, OWN_VARIABLES, keep=(scratch.lock,), stamp=fingerprint, note=self._logger.warning
             )
             self._pool = await stack.enter_async_context(pool)
-            environment = run_environment(self._shortcuts | common_environment())
+            environment = run_environment(self._defaults | common_environment())
             await pool.warm_up(environment)
             for modules in self._learnt.recent(EXPECTED):
                 pool.expect(environment, modules)
@@ -141,6 +143,7 @@ class ShipwayWorker(ProcessWorker):
         with suppress(TimeoutError):
             async with asyncio.timeout(10):
                 await asyncio.gather(*(each.ended.wait() for each in list(self.live.values())))
+        self._preparations.close()
         await super().teardown(*exc_info)
 
     @property
@@ -193,7 +196,7 @@ class ShipwayWorker(ProcessWorker):
     ) -> ProcessWorkerResult:
         flow_run = live.flow_run
         wishes = self._scratch / f"imports-{flow_run.id}"
-        configuration.env = {**self._shortcuts, **configuration.env, imports.VARIABLE: str(wishes)}
+        configuration.env = {**self._defaults, **configuration.env, imports.VARIABLE: str(wishes)}
         deployment = str(flow_run.deployment_id or flow_run.flow_id)
         starter = Starter(
             None if configuration._command_configured else self._pool,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,8 @@ from shipway.release.memory import Memory
 from shipway.release.scan import Scan, read_entry
 from shipway.store.base import Store
 
-Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all) from several threads."""
+Progress = Callable[[int, int, int, int], None]
+"""Called with (bytes done, bytes in all, files done, files in all), by one thread at a time."""
 
 MAX_PACKS = 8
 """A release refers to at most so many packs with room to spare; past that its small files are packed again."""
@@ -67,7 +68,7 @@ def build(
         store: where to.
         previous: a release that a deployment refers to, whose contents are therefore in the store.
         memory: what earlier builds on this machine remembered.
-        progress: told of bytes as they arrive.
+        progress: told of bytes and files as they arrive.
 
     Raises:
         FolderError: a file changed after it was scanned.
@@ -84,7 +85,7 @@ def build(
     for each in known:
         contents |= _known(store, each, epoch, memory)
     wanted = _wanted(scan, contents)
-    upload = _Upload(scan.folder, store, epoch, memory, progress or (lambda _done, _total: None))
+    upload = _Upload(scan.folder, store, epoch, memory, progress or (lambda *_counts: None))
     contents |= upload.send(wanted)
     manifest = Manifest(scan.entries, {entry.sha256: contents[entry.sha256] for entry in scan.entries})
     data = manifest.to_bytes()
@@ -148,13 +149,15 @@ class _Upload:
         self.progress = progress
         self.arrived = memory.arrived() if memory else set()
         self.sent = 0
-        self._done = 0
-        self._total = 0
+        self._lock = threading.Lock()
+        self._done = self._files_done = 0
+        self._total = self._files = 0
 
     def send(self, wanted: Iterable[Entry]) -> dict[str, Location]:
         """Send the contents of `wanted`; return where each lies."""
         packs, large = _sort(wanted)
-        self._total = sum(entry.size for group in (*packs, large) for entry in group)
+        groups = (*packs, large)
+        self._total, self._files = sum(entry.size for group in groups for entry in group), sum(map(len, groups))
         contents: dict[str, Location] = {}
         with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
             jobs = [pool.submit(self._send_pack, group) for group in packs]
@@ -176,26 +179,30 @@ class _Upload:
         content = bytes(data)
         del data
         key = pack_key(self.epoch, sha256_bytes(content))
-        self._create(key, content, len(content), key.rpartition("/")[2])
+        self._create(key, content, len(content), key.rpartition("/")[2], len(group))
         return {sha: Location(key, offset) for sha, offset in places.items()}
 
     def _send_large(self, entry: Entry) -> dict[str, Location]:
         key = blob_key(self.epoch, entry.sha256)
         try:
-            self._create(key, self.folder / entry.path, entry.size, entry.sha256)
+            self._create(key, self.folder / entry.path, entry.size, entry.sha256, 1)
         except IntegrityError:
             raise _changed(entry) from None
         return {entry.sha256: Location(key)}
 
-    def _create(self, key: str, data: bytes | Path, size: int, sha256: str) -> None:
+    def _create(self, key: str, data: bytes | Path, size: int, sha256: str, files: int) -> None:
+        sent = 0
         if not (key in self.arrived and self._is_there(key, size)):
             self.store.create(key, data, sha256=sha256)
-            self.sent += size
+            sent = size
             # Only where there is more than one object is there anything to resume.
             if self.memory and self._total > size:
                 self.memory.note_arrival(key)
-        self._done += size
-        self.progress(self._done, self._total)
+        with self._lock:
+            self.sent += sent
+            self._done += size
+            self._files_done += files
+            self.progress(self._done, self._total, self._files_done, self._files)
 
     def _is_there(self, key: str, size: int) -> bool:
         try:

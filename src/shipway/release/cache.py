@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import shutil
-import stat
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -32,6 +31,7 @@ from shipway.release.checkout import contents, fetch
 from shipway.release.clone import (
     Stamp,
     appearing,
+    check_room,
     copy_file,
     make_folders,
     make_links,
@@ -40,6 +40,7 @@ from shipway.release.clone import (
     verified,
 )
 from shipway.release.trim import by_use, discard, filling, opened, trim
+from shipway.settings import is_private
 from shipway.store.base import Store
 
 TRIES = 3
@@ -100,8 +101,7 @@ class Cache:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
-            status = folder.stat()
-            if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+            if not is_private(folder):
                 _log.warning("Releases are not cached: %s must belong to this user alone (chmod 700)", folder)
                 return None
             for name in ("files", "releases", "stamps", "tmp", "locks"):
@@ -137,6 +137,14 @@ class Cache:
                 return copied
         raise OSError(f"files in {self.folder} change while they are used")
 
+    def tree(self, version: Version) -> tuple[Entry, ...] | None:
+        """Return the files of a release, or None where it is not in the cache."""
+        known = self._recall(version.release_id)
+        if known is None:
+            return None
+        known.lease.close()
+        return known.entries
+
     def trim(self, max_bytes: int | None = None) -> None:
         """Remove what was used longest ago until the rest has at most `max_bytes`; what is in use stays."""
         trim(self.folder, self.max_bytes if max_bytes is None else max_bytes)
@@ -144,6 +152,7 @@ class Cache:
     def _copy(self, known: _Known, folder: Path) -> dict[str, Stamp]:
         made: dict[str, Stamp] = {}
         with appearing(folder) as scratch:
+            check_room(scratch, sum(entry.size for entry in known.entries))
             make_folders(known.entries, scratch)
             for entry in known.entries:
                 target = f"{scratch}/{entry.path}"
@@ -215,6 +224,8 @@ class Cache:
         shutil.rmtree(scratch, ignore_errors=True)  # of a fill that was killed
         scratch.mkdir()
         try:
+            wanted = contents(manifest.entries)
+            check_room(scratch, sum(wanted[sha256].size for sha256 in missing))
             fetch(store, manifest, {sha256: f"{scratch}/{sha256}" for sha256 in missing}, lambda _entry: 0o444)
             found = {}
             for item in list(os.scandir(scratch)):

@@ -14,7 +14,16 @@ from shipway.blob import PACK_BYTES
 from shipway.digest import sha256_bytes
 from shipway.errors import InputError, IntegrityError, ObjectNotFoundError
 from shipway.manifest import HINT, Entry, Manifest, Version, read_manifest
-from shipway.release.clone import CREATE, appearing, copy_file, make_folders, make_links, permissions, write
+from shipway.release.clone import (
+    CREATE,
+    appearing,
+    check_room,
+    copy_file,
+    make_folders,
+    make_links,
+    permissions,
+    write,
+)
 from shipway.store.base import Store
 
 AT_ONCE = 8
@@ -36,6 +45,7 @@ def checkout(store: Store, version: Version, folder: Path) -> Manifest:
     first = contents(manifest.entries)
     try:
         with appearing(folder) as scratch:
+            check_room(scratch, manifest.size)
             make_folders(manifest.entries, scratch)
             fetch(store, manifest, {sha256: f"{scratch}/{entry.path}" for sha256, entry in first.items()})
             for entry in manifest.entries:
@@ -157,6 +167,9 @@ class _Fetch:
         # No pack is longer: nobody can make a reader take more than this into memory.
         if end > PACK_BYTES:
             raise IntegrityError(f"files lie outside their pack {self.store.url(key)}", hint=HINT)
+        # Nor can thousands of files be made of the same few bytes.
+        if sum(size for _, size in spans) > end - start:
+            raise IntegrityError(f"files overlap in their pack {self.store.url(key)}", hint=HINT)
         try:
             return start, self.store.read(key, start=start, length=end - start)
         except ObjectNotFoundError:

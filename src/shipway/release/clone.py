@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -96,6 +97,19 @@ def appearing(folder: Path) -> Iterator[Path]:
         raise
 
 
+def check_room(folder: Path, wanted: int) -> None:
+    """Make sure that `wanted` bytes fit on the disk of `folder`, before the first of them is written.
+
+    A manifest of a few kilobytes may ask for terabytes: many files with one content.
+
+    Raises:
+        OSError: they do not fit.
+    """
+    free = shutil.disk_usage(folder).free
+    if wanted > free:
+        raise OSError(errno.ENOSPC, f"it takes {wanted:,} bytes, and {free:,} are free")
+
+
 def make_folders(entries: Iterable[Entry], root: Path) -> None:
     """Make the folders that `entries` lie in."""
     for folder in {entry.path.rpartition("/")[0] for entry in entries}:
@@ -122,6 +136,12 @@ def make_links(entries: Iterable[Entry], root: Path) -> None:
     real = root.resolve()
     for entry in links:
         path = root / entry.path
+        try:
+            # The kernel follows 40 at most; a longer chain is of no use, and would take long to follow by hand.
+            path.stat()
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise IntegrityError(f"{entry.path} is a link in a loop, or through too many others") from None
         if path.readlink().is_absolute() or not Path(os.path.realpath(path)).is_relative_to(real):
             raise IntegrityError(f"{entry.path} is a link that leaves its release")
 

@@ -15,7 +15,8 @@ from shipway.artifact import Artifact
 from shipway.codec import codec_named
 from shipway.errors import InputError, NotFoundError
 from shipway.run.fetch import download
-from shipway.run.record import RunRecord, read_record, record_keys
+from shipway.run.recent import record_at, records_of
+from shipway.run.record import RunRecord
 from shipway.run.references import run_of
 from shipway.run.session import Session, current
 from shipway.store.base import Store
@@ -76,7 +77,7 @@ def load(name: str, run: str | None = None, *, flow: str | None = None, store: S
         return read_artifact(session.store, own, session.artifacts())
     where = store or _session("load").store
     asked = "" if run is None and flow is None else f"{flow or ''}/{run or ''}"
-    record = _repeated(session, name, asked) or _find(where, flow or _session("load").order.flow, run, name)
+    record = _repeated(session, where, name, asked) or _find(where, flow or _session("load").order.flow, run, name)
     artifact = record.artifact(name)
     if session is not None:
         session.note_input(artifact, record.run_id, asked=asked)
@@ -115,21 +116,27 @@ def _session(what: str) -> Session:
     return session
 
 
-def _repeated(session: Session | None, name: str, asked: str) -> RunRecord | None:
-    """Return the record that the run which this one repeats got `name` from, when it asked in the same words."""
+def _repeated(session: Session | None, store: Store, name: str, asked: str) -> RunRecord | None:
+    """Return the record that the run which this one repeats got `name` from, when it asked in the same words.
+
+    Raises:
+        NotFoundError: it got nothing then, whatever has been saved since.
+    """
     before = session.repeated() if session else None
-    if session is None or before is None:
+    if before is None:
         return None
     found = [item["key"] for item in before.inputs if (item["name"], item.get("asked", "")) == (name, asked)]
-    return read_record(session.store, f"{run_of(found[0])}/run.json") if found else None
+    if not found:
+        raise NotFoundError(f"run {before.run_name}, which this one repeats, loaded no {name!r}")
+    return record_at(store, f"{run_of(found[0])}/run.json")
 
 
 def _find(store: Store, flow: str, run: str | None, name: str) -> RunRecord:
     wanted = (run or "latest").lower()
-    for key, run_name, id8 in record_keys(store, flow):
+    for key, run_name, id8 in records_of(store, flow):
         if wanted != "latest" and wanted != run_name.lower() and wanted.replace("-", "")[-8:] != id8:
             continue
-        record = read_record(store, key)
+        record = record_at(store, key)
         if wanted == "latest" and run is None and name not in {artifact.name for artifact in record.artifacts}:
             continue
         if wanted in ("latest", record.run_name.lower(), record.run_id):

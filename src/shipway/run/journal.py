@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,22 @@ class Journal:
 
     Args:
         path: the file; it comes to be with its first line.
+        whose: says which task runs the present code is part of, none where it is the flow's own; None where nobody
+            knows. A line has it under `task`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, whose: Callable[[], Sequence[str] | None] = lambda: None) -> None:
         self._path = path
+        self._whose = whose
         self._lines: list[dict[str, Any]] = []
         self._read = 0
         self._lock = threading.Lock()
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Add a line."""
-        data = (json.dumps(line, ensure_ascii=False) + "\n").encode()
+        tasks = self._whose()
+        whole = dict(line) if tasks is None else {**line, "task": list(tasks)}
+        data = (json.dumps(whole, ensure_ascii=False) + "\n").encode()
         # One write to a file opened for appending: lines of several processes never mix.
         handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:

@@ -29,6 +29,7 @@ class Order:
         resumes: id of the failed run whose completed tasks are not done again, or None.
         after: id of the run that must have ended before this one looks at what is current, or None.
         turn: `module:function` that waits for that run's end, given its id.
+        whose: `module:function` that says which task runs the code that calls it is part of, as the journal asks.
     """
 
     run_id: str
@@ -45,6 +46,7 @@ class Order:
     resumes: str | None = None
     after: str | None = None
     turn: str = ""
+    whose: str = ""
 
     @property
     def folder(self) -> str:

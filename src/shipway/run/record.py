@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from types import UnionType
 from typing import Any
 
 from shipway.artifact import Artifact, segment
+from shipway.digest import seal, unsealed
 from shipway.errors import IntegrityError, NotFoundError, ObjectExistsError, ObjectNotFoundError
 from shipway.store.base import Store
 
 FORMAT = 1
 MAX_BYTES = 64 * 1024 * 1024
 
+_LISTS = ("inputs", "models", "reads", "left_out")
+
 _KEY = re.compile(r"runs/(?P<flow>[^/]+)/(?P<date>\d{4}-\d{2}-\d{2})/(?P<run>[^/]+)-(?P<id8>[0-9a-f]{8})/run\.json")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +47,10 @@ class RunRecord:
             `checked`, `promote`, `against`, `facts`.
         champions: by model, the version that was champion when the run asked, or None where there was none.
         reads: files of the release that the run read: `path`, `sha256`.
+        reads_gap: why `reads` may lack some, or None where it is whole.
         reproduces: folder in the store of the run that this one repeats.
         resumes: id of the failed run whose completed tasks were not done again.
+        left_out: what was found in the working folder and not saved, each with the reason.
     """
 
     run_id: str
@@ -60,13 +68,16 @@ class RunRecord:
     models: tuple[Mapping[str, Any], ...] = ()
     champions: Mapping[str, int | None] = field(default_factory=dict)
     reads: tuple[Mapping[str, str], ...] = ()
+    reads_gap: str | None = None
     reproduces: str | None = None
     resumes: str | None = None
+    left_out: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
-        """Encode as JSON for people and programs."""
+        """Encode as JSON for people and programs, sealed, so that any changed byte is found."""
         document = {"version": FORMAT, **asdict(self), "artifacts": [a.to_json() for a in self.artifacts]}
-        return (json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        # JSON has no word for a NaN or an infinity, which a parameter may be.
+        return seal(document | {"parameters": _finite(document["parameters"])})
 
     def artifact(self, name: str) -> Artifact:
         """Return the artifact of that name.
@@ -113,25 +124,60 @@ def read_record(store: Store, key: str) -> RunRecord:
     try:
         if len(data) > MAX_BYTES:
             raise ValueError(f"longer than {MAX_BYTES} bytes")
-        document = json.loads(data)
+        document = unsealed(data)
+        if _SURROGATE.search(data):
+            # Half a character can be read and never be written or shown; this raises where there is one.
+            json.dumps(document, ensure_ascii=False).encode()
         if document.pop("version") != FORMAT:
             raise ValueError("of an unknown version; a newer Shipway wrote it")
         artifacts = tuple(Artifact.from_json(item) for item in document.pop("artifacts"))
-        lists: dict[str, Any] = {name: tuple(document.pop(name, ())) for name in ("inputs", "models", "reads")}
-        return RunRecord(artifacts=artifacts, **lists, **document)
+        lists: dict[str, Any] = {name: tuple(document.pop(name, ())) for name in _LISTS}
+        return _checked(RunRecord(artifacts=artifacts, **lists, **document))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"{store.url(key)} is not a run record: {error}") from None
 
 
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _checked(record: RunRecord) -> RunRecord:
+    """Return a record that was read if what readers do with it can be done."""
+    named: dict[str, tuple[type | UnionType, tuple[object, ...]]] = {
+        "text": (str, (record.run_id, record.run_name, record.flow, *record.timings.values())),
+        "text or null": (str | None, (record.deployment, record.release, record.reproduces, record.resumes)),
+        "a whole number": (int, (record.attempt,)),
+        "a number": (int | float, tuple(record.metrics.values())),
+        "a version": (int | None, tuple(record.champions.values())),
+        "a mapping": (Mapping, (record.parameters, record.environment, *record.inputs, *record.models, *record.reads)),
+    }
+    for what, (kind, values) in named.items():
+        if not all(isinstance(value, kind) and not isinstance(value, bool) for value in values):
+            raise ValueError(f"something in it is not {what}")
+    if not all(isinstance(item.get(name), str) for item in record.inputs for name in ("name", "run", "key")):
+        raise ValueError("an input is malformed")
+    return record
+
+
 def find_record(store: Store, folder: str) -> RunRecord | None:
     """Return the record of the run in `folder`, found by its id where the run was renamed meanwhile, or None."""
+    found = find_run_data(store, folder)
+    return found[1] if found else None
+
+
+def find_run_data(store: Store, folder: str) -> tuple[str, RunRecord] | None:
+    """Return the folder and the record of a run; see `find_record`."""
     try:
-        return read_record(store, f"{folder}/run.json")
+        return folder, read_record(store, f"{folder}/run.json")
     except ObjectNotFoundError:
         day, _, name = folder.rpartition("/")
         suffix = f"-{name.rpartition('-')[2]}/run.json"
         key = next((info.key for info in store.list(f"{day}/") if info.key.endswith(suffix)), None)
-        return read_record(store, key) if key else None
+        return (key.removesuffix("/run.json"), read_record(store, key)) if key else None
 
 
 def record_keys(store: Store, flow: str) -> Iterator[tuple[str, str, str]]:

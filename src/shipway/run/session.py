@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ from shipway.run.environment import environment
 from shipway.run.growing import Growing
 from shipway.run.journal import Journal
 from shipway.run.order import Order
+from shipway.run.recent import forget
 from shipway.run.record import RunRecord, read_record, write_record
 from shipway.run.uploads import LARGE, Uploads
 from shipway.store.base import Store
@@ -35,6 +36,9 @@ LOCAL = "shipway.prefect.local"
 """Module whose `session()` knows of flow runs that no worker started; a string, as it stands above this floor."""
 
 LOOK_SECONDS = 0.02
+
+MOST_LEFT_OUT = 500
+"""How many of the files that were not captured a record names."""
 
 VARIABLE = "SHIPWAY_RUN_FOLDER"
 """Environment variable that tells a run's child processes where its session lies."""
@@ -53,7 +57,7 @@ class Session:
         self.scratch = scratch
         self.started = datetime.now(UTC)
         self.process = os.getpid()
-        self.journal = Journal(scratch / "journal")
+        self.journal = Journal(scratch / "journal", self._whose)
         self._store = store
         self._lock = threading.Lock()
         self._uploads = Uploads(lambda: self.store) if own else None
@@ -70,6 +74,11 @@ class Session:
     def join(cls, scratch: Path) -> Session:
         """Take part in a session that a parent process began."""
         return cls(Order(**json.loads((scratch / "order.json").read_text())), scratch)
+
+    @property
+    def began_here(self) -> bool:
+        """Whether this process began the session, and did not join what another one began."""
+        return self._uploads is not None
 
     @property
     def store(self) -> Store:
@@ -96,6 +105,11 @@ class Session:
             raise
         return self._take(name, path, codec=way.name, suffix=suffix_for(value, way), rows=rows)
 
+    def adopt(self, artifact: Artifact, path: Path) -> Artifact:
+        """Save what another run saved, from the file that it was fetched into; the file is removed afterwards."""
+        suffix = ".folder.json" if artifact.codec == "folder" else Path(artifact.key).suffix
+        return self._take(artifact.name, path, codec=artifact.codec, suffix=suffix, rows=artifact.rows)
+
     def note_input(self, artifact: Artifact, run: str, *, asked: str = "", kind: str = "artifact") -> None:
         """Note that the run read an artifact of another run.
 
@@ -111,6 +125,15 @@ class Session:
     def note_metrics(self, metrics: Mapping[str, float]) -> None:
         """Note numbers by name; a later number takes an earlier one's place."""
         self.journal.add({"metrics": dict(metrics)})
+
+    def note_reads(self, reads: Sequence[Mapping[str, str]], gap: str | None) -> None:
+        """Note which files of its release the run read.
+
+        Args:
+            reads: `path` and `sha256` of each.
+            gap: why some may be missing, or None.
+        """
+        self.journal.add({"reads": list(reads), "gap": gap})
 
     def artifacts(self) -> dict[str, Artifact]:
         """Return what was saved so far and has arrived, by name."""
@@ -149,6 +172,7 @@ class Session:
         """Wait for the end of the run that comes before this one, where there is one."""
         if self.order.after and self.order.turn:
             _named(self.order.turn)(self.order.after)
+            forget()
 
     def capture(self, folder: Path, before: Mapping[str, Stamp], *, max_bytes: int, max_files: int) -> tuple[str, ...]:
         """Have the files of the working folder sent that are new or changed; nobody may write to them any more.
@@ -161,6 +185,10 @@ class Session:
         for path in found.paths:
             name = f"files/{path}" if path in saved else path
             self._take(name, folder / path, codec="file", captured=True)
+        # A record is read whole, and a run may leave a million files behind.
+        more = len(found.left_out) - MOST_LEFT_OUT
+        rest = (f"and {more} more",) if more > 0 else ()
+        self.journal.add({"left_out": found.left_out[:MOST_LEFT_OUT] + rest})
         return found.left_out
 
     def record(self) -> RunRecord:
@@ -177,6 +205,8 @@ class Session:
         metrics: dict[str, float] = {}
         for line in lines:
             metrics |= line.get("metrics", {})
+        unwatched: dict[str, Any] = {"reads": [], "gap": "nobody watched" if self.order.release else None}
+        read = [unwatched, *(line for line in lines if "reads" in line)][-1]
         order = self.order
         return RunRecord(
             run_id=order.run_id,
@@ -195,8 +225,11 @@ class Session:
                 "started": self.started.isoformat(),
                 "ended": datetime.now(UTC).isoformat(),
             },
+            reads=tuple(read["reads"]),
+            reads_gap=read["gap"],
             reproduces=order.reproduces,
             resumes=order.resumes,
+            left_out=tuple(reason for line in lines for reason in line.get("left_out", ())),
         )
 
     def commit(self, record: RunRecord) -> RunRecord:
@@ -205,7 +238,9 @@ class Session:
         Returns:
             The run's record: another one where an earlier attempt has written its own.
         """
-        if write_record(self.store, self.order.folder, record):
+        committed = write_record(self.store, self.order.folder, record)
+        forget()
+        if committed:
             return record
         return read_record(self.store, f"{self.order.folder}/run.json")
 
@@ -230,6 +265,13 @@ class Session:
             growing.end(whole=False)
             raise
         return known.result()
+
+    def _whose(self) -> Sequence[str] | None:
+        # A process that has not imported Prefect runs no task, and is not to import it for an answer.
+        if not self.order.whose or "prefect" not in sys.modules:
+            return None
+        tasks: Sequence[str] | None = _named(self.order.whose)()
+        return tasks
 
     def _save_folder(self, name: str, folder: Path) -> Artifact:
         """Save every file below a folder, then an index of them under the folder's own name."""

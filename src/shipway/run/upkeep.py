@@ -16,6 +16,7 @@ from shipway.manifest import Version
 from shipway.release.retention import EPOCHS_KEPT, Reach, in_parallel, old_code, store_time
 from shipway.run.record import RunRecord
 from shipway.run.references import deployment_of, is_data, is_record, read_pointers, read_records, run_of
+from shipway.run.results import AREA as RESULTS
 from shipway.store.base import ObjectInfo, Store
 from shipway.store.probe import FOLDER
 
@@ -24,7 +25,7 @@ GRACE_SECONDS = 60.0
 
 DAY = 86_400.0
 
-KINDS = ("releases", "packs", "blobs", "run data", "leftovers")
+KINDS = ("releases", "packs", "blobs", "run data", "task results", "leftovers")
 """What is removed, in this order: a manifest goes before its contents, so that none is ever without them."""
 
 _T = TypeVar("_T")
@@ -98,7 +99,8 @@ class Collection:
         Args:
             store: where to collect.
             keep_last: releases kept in the history of each deployment.
-            keep_days: days for which a release is kept in a history after it was replaced, and data without a record.
+            keep_days: days for which a release is kept in a history after it was replaced, and data without a record,
+                and what tasks returned.
             live: asked at both looks what is in use.
             dry_run: whether to find out and to remove nothing.
             epochs: how many epochs are spared.
@@ -116,6 +118,7 @@ class Collection:
         self._reach = Reach(store)
         self._records: set[str] = set()
         self._data: dict[str, dict[str, ObjectInfo]] = {}
+        self._results: list[ObjectInfo] = []
 
     def steps(self) -> Iterator[str]:
         """Collect, yielding what was done last: `listed`, `marked`, `trimmed`, `found`, `looked again`, `removed`.
@@ -134,6 +137,7 @@ class Collection:
         self.result.epoch = current_epoch(self._now)
         code, young = old_code(self._store, self.result.epoch, self._epochs)
         self._data = self._old_data()
+        self._results = [info for info in self._store.list(f"{RESULTS}/") if self._is_old(info)]
         leftovers = [info for info in self._store.list(f"{FOLDER}/") if self._is_old(info)]
         yield "listed"
         self._look(self._kept, young)
@@ -160,6 +164,8 @@ class Collection:
         unreached = [info for info in code if info.key not in self._reach.keys]
         doomed = {kind: [info for info in unreached if info.key.split("/")[2] == kind] for kind in KINDS}
         doomed["run data"] = [info for run in self._data.values() for info in run.values()]
+        # Those that say what there is before what they say is there.
+        doomed["task results"] = sorted(self._results, key=lambda info: not info.key.endswith(".json"))
         doomed["leftovers"] = leftovers
         return doomed
 

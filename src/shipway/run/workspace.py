@@ -6,14 +6,16 @@ import errno
 import logging
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from shipway.manifest import Version
+from shipway.errors import ShipwayError
+from shipway.manifest import Version, read_manifest
 from shipway.release.cache import Cache
 from shipway.release.checkout import checkout
 from shipway.run.capture import Stamp, snapshot
+from shipway.run.reads import Reads, watch, with_digests
 from shipway.store.base import Store
 
 _log = logging.getLogger("shipway")
@@ -30,6 +32,7 @@ class Workspace:
         version: the release.
         store: block the release came from, where the run's data goes too.
         lease: open file that keeps the release in the machine's cache, where it came from there.
+        reads: what notices which of the files are read, once the run's process watches them.
     """
 
     root: Path
@@ -38,9 +41,35 @@ class Workspace:
     version: Version
     store: str
     lease: IO[bytes] | None = None
+    reads: Reads | None = None
+
+    def watched(self) -> Workspace:
+        """Return it with its files watched from now on: for the process of the run, before it loads flow code."""
+        return replace(self, reads=watch(self.folder, self.before))
+
+    def read(self, store: Store, cache: Cache | None = None) -> tuple[list[dict[str, str]], str | None]:
+        """Return the files of the release that the run has read so far, as a record has them.
+
+        Args:
+            store: where the release is; asked for its manifest where the machine's cache does not have it.
+            cache: the machine's cache.
+
+        Returns:
+            The files, and why some may be missing, or None.
+        """
+        if self.reads is None:
+            return [], "nobody watched"
+        paths, gap = self.reads.found()
+        try:
+            entries = (cache and cache.tree(self.version)) or read_manifest(store, self.version).entries
+        except ShipwayError as error:
+            return [], f"their digests are not known: {error.message}"
+        return with_digests(paths, {entry.path: entry.sha256 for entry in entries}), gap
 
     def remove(self) -> None:
         """Delete it with all that is in it."""
+        if self.reads:
+            self.reads.close()
         shutil.rmtree(self.root, ignore_errors=True)
         if self.lease:
             self.lease.close()

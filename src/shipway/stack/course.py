@@ -67,10 +67,11 @@ class Life:
     def observe(self, now: float, seen: Seen) -> None:
         """Take note of a look at the process."""
         if seen.status is not None:
-            self.status = seen.status
             if self.state is State.STOPPING:
+                # How it ended says nothing then: it was told to.
                 self.state = State.STOPPED
                 return
+            self.status = seen.status
             if self.state is State.READY and now - self.since >= HEALTHY_AFTER:
                 self.pause = FIRST_PAUSE
             self.state, self.since = State.PAUSING, now

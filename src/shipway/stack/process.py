@@ -37,6 +37,8 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # The S3 server makes sockets in /tmp, whose mode is all that keeps other users from them.
+                umask=service.umask,
             )
         self.facts = ProcessFacts(self._process.pid, created_at(self._process.pid))
 

@@ -194,15 +194,28 @@ def make_durable(ports: SeaweedPorts) -> tuple[list[str], str]:
     return argv, "fs.configure -locationPrefix=/buckets/ -fsync=true -volumeGrowthCount=1 -apply\n"
 
 
+def socket_paths(folder: Path, ports: SeaweedPorts) -> list[Path]:
+    """Return the Unix sockets that a server with its data in `folder` has while it runs."""
+    grpc = {"master": ports.master_grpc, "volume": ports.volume_grpc, "filer": ports.filer_grpc, "s3": ports.s3_grpc}
+    # Always under /tmp, whatever TMPDIR says.
+    inner = [Path(f"/tmp/seaweedfs-{part}-grpc-{port}.sock") for part, port in grpc.items()]  # noqa: S108
+    return [*inner, *(socket_folder_path(folder) / name for name in ("f.sock", "s.sock"))]
+
+
+def socket_folder_path(folder: Path) -> Path:
+    """Return where a server's own sockets lie: its data folder or, where that path is too long, a temporary one."""
+    folder = folder.resolve()
+    if len(os.fsencode(folder)) + len("/f.sock") <= MAX_SOCKET_PATH:
+        return folder
+    name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"shipway-{os.getuid()}-{name}"
+
+
 def remove_sockets(folder: Path, ports: SeaweedPorts) -> None:
     """Remove the Unix sockets that a server leaves behind when it is killed; call it once the server has ended."""
-    grpc = {"master": ports.master_grpc, "volume": ports.volume_grpc, "filer": ports.filer_grpc, "s3": ports.s3_grpc}
-    for part, port in grpc.items():
-        # Always under /tmp, whatever TMPDIR says.
-        Path(f"/tmp/seaweedfs-{part}-grpc-{port}.sock").unlink(missing_ok=True)  # noqa: S108
-    sockets = _socket_folder(folder.resolve())
-    for name in ("f.sock", "s.sock"):
-        (sockets / name).unlink(missing_ok=True)
+    sockets = _socket_folder(folder)
+    for path in socket_paths(folder, ports):
+        path.unlink(missing_ok=True)
     if sockets != folder.resolve():
         sockets.rmdir()
 
@@ -256,11 +269,10 @@ def _certificates(folder: Path) -> Path:
 
 
 def _socket_folder(folder: Path) -> Path:
-    """Return a private folder whose path is short enough for a Unix socket: `folder` itself where it is."""
-    if len(os.fsencode(folder)) + len("/f.sock") <= MAX_SOCKET_PATH:
-        return folder
-    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-    private = Path(tempfile.gettempdir()) / f"shipway-{os.getuid()}-{name}"
+    """Return the private folder of a server's sockets, made where it is not the data folder."""
+    private = socket_folder_path(folder)
+    if private == folder.resolve():
+        return private
     private.mkdir(mode=0o700, exist_ok=True)
     found = private.lstat()
     # The name can be guessed: somebody else may have put a folder or a link there first.

@@ -87,6 +87,7 @@ class Service:
         port: where clients reach it.
         grace: seconds between SIGTERM and SIGKILL when it is stopped.
         ready_within: seconds it may take to become ready.
+        umask: permissions that what it makes does not get; -1 for those of the supervisor.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Service:
     port: int | None = None
     grace: float = 10.0
     ready_within: float = 120.0
+    umask: int = -1
 
 
 def server_service(settings: Settings, secrets: Secrets, *, auth: bool) -> Service:
@@ -108,7 +110,13 @@ def server_service(settings: Settings, secrets: Secrets, *, auth: bool) -> Servi
     host, port = settings.host, settings.server_port
     env = {name: value for name, value in os.environ.items() if _fits_server(name)}
     # The user may tune the server, and share its encryption key with other servers on the same database.
-    env = _SERVER_TUNING | {"PREFECT_SERVER_ENCRYPTION_KEY": secrets.encryption_key} | env
+    env = {
+        **_SERVER_TUNING,
+        "PREFECT_SERVER_ENCRYPTION_KEY": secrets.encryption_key,
+        # Prefect's default lets any page that is open in a browser here use the API. The UI's own pages need nothing.
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": url(host, port),
+        **env,
+    }
     env |= {
         "PREFECT_HOME": str(home),
         "PREFECT_API_DATABASE_CONNECTION_URL": _database_url(settings.database_url, home),
@@ -124,7 +132,8 @@ def server_service(settings: Settings, secrets: Secrets, *, auth: bool) -> Servi
         env["PREFECT_SERVER_API_AUTH_STRING"] = secrets.auth_string
     argv = (sys.executable, "-m", "shipway.prefect.server", "--host", host, "--port", str(port))
     # Prefect reads `.env` and `prefect.toml` of the folder it is started in: the project's are not about this server.
-    return Service(SERVER, argv, env, home, http_ready(host, port, "/api/ready"), port=port, grace=GRACE[SERVER])
+    ready = http_ready(host, port, "/api/ready")
+    return Service(SERVER, argv, env, home, ready, port=port, grace=GRACE[SERVER], umask=0o077)
 
 
 def store_service(settings: Settings, secrets: Secrets, folder: Path, ports: SeaweedPorts) -> Service:
@@ -139,7 +148,7 @@ def store_service(settings: Settings, secrets: Secrets, folder: Path, ports: Sea
     )
     env |= {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "TZ", "LANG") if name in os.environ}
     ready = http_ready(settings.host, ports.s3, "/healthz")
-    return Service(STORE, tuple(argv), env, folder, ready, port=ports.s3, grace=GRACE[STORE])
+    return Service(STORE, tuple(argv), env, folder, ready, port=ports.s3, grace=GRACE[STORE], umask=0o077)
 
 
 def store_ports(settings: Settings) -> SeaweedPorts:
@@ -188,7 +197,7 @@ def worker_service(settings: Settings, depends_on: tuple[str, ...]) -> Service:
     return Service(
         WORKER,
         (sys.executable, "-c", _HELD_WORKER, "--pool", settings.work_pool),
-        env | settings.prefect_environment(),
+        {"DO_NOT_TRACK": "1", **env, **settings.prefect_environment()},
         settings.project,
         lambda said: WORKER_READY in said,
         depends_on=depends_on,

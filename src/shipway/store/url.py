@@ -102,7 +102,7 @@ def parse_address(text: str) -> StoreConfig:
     """
     scheme, separator, rest = text.partition("://")
     if not text or "\0" in text:
-        raise InputError(f"{text!r} is not the address of a store", hint="write s3://BUCKET/PREFIX or a folder")
+        raise InputError(f"{text[:200]!r} is not the address of a store", hint="write s3://BUCKET/PREFIX or a folder")
     if not separator:
         return StoreConfig("folder", path=Path(text).expanduser().absolute())
     if scheme == "s3":
@@ -111,9 +111,9 @@ def parse_address(text: str) -> StoreConfig:
     if scheme == "file":
         host, slash, path = rest.partition("/")
         if host not in {"", "localhost"} or not slash:
-            raise InputError(f"{text!r} is not a folder of this machine", hint="write file:///folder")
+            raise InputError(f"{text[:200]!r} is not a folder of this machine", hint="write file:///folder")
         return StoreConfig("folder", path=Path("/" + unquote(path)))
-    raise InputError(f"{text!r} is not the address of a store", hint="write s3://BUCKET/PREFIX or a folder")
+    raise InputError(f"{text[:200]!r} is not the address of a store", hint="write s3://BUCKET/PREFIX or a folder")
 
 
 def check_bucket(name: str) -> None:
@@ -134,7 +134,7 @@ def check_bucket(name: str) -> None:
     elif name.startswith(_RESERVED_STARTS) or name.endswith(_RESERVED_ENDS):
         rule = "S3 keeps this beginning or ending for itself"
     if rule:
-        raise InputError(f"{name!r} cannot be the name of a bucket: {rule}")
+        raise InputError(f"{name[:80]!r} cannot be the name of a bucket: {rule}")
 
 
 def check_prefix(prefix: str) -> None:
@@ -183,5 +183,5 @@ def _check_endpoint(endpoint: str) -> None:
         raise InputError("an endpoint's address may not hold a user or password")
     if not usable or parts.query or parts.fragment or parts.path.strip("/"):
         raise InputError(
-            f"{endpoint!r} is not the address of an S3 server", hint="write http://HOST:PORT or https://HOST"
+            f"{endpoint[:200]!r} is not the address of an S3 server", hint="write http://HOST:PORT or https://HOST"
         )

@@ -134,7 +134,10 @@ def decode(data: bytes) -> Message:
     Raises:
         ValueError: it did not.
     """
-    return _decoder.decode(data)
+    try:
+        return _decoder.decode(data)
+    except RecursionError:
+        raise ValueError("a message nested too deeply") from None
 
 
 def length_of(data: bytes) -> int:

@@ -1,0 +1,201 @@
+"""Pages of runs: what the server knows for them, when they are made, and where they are kept."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from shipway.errors import NotFoundError, ObjectNotFoundError, StoreError
+from shipway.prefect.api import Api
+from shipway.prefect.labels import release_of
+from shipway.prefect.runs import LEVELS, data_folder, store_block
+from shipway.prefect.stores import store_of
+from shipway.report.facts import ServerFacts, TaskFacts
+from shipway.run.record import RunRecord, find_record
+from shipway.settings import Settings
+from shipway.store.base import Store
+
+MAX_TASKS = 1000
+ERROR_LINES = 12
+MAX_LINE = 8000
+
+_LINK = re.compile(rb'href="\.\./\.\./(\w[\w.=-]*/\d{4}-\d\d-\d\d/\w[\w.=-]*\.html)"')
+
+_log = logging.getLogger("shipway")
+
+
+def store_page(api: Api, record: RunRecord, store: Store, tasks: Iterable[TaskFacts]) -> tuple[str, str]:
+    """Make the page of a run that has completed, and keep it beside the run's data.
+
+    The data is committed and the run has completed by now, so whatever goes wrong here is a warning: the page is made
+    when somebody asks for it.
+
+    Args:
+        api: the server that the run is known to.
+        record: the run's record.
+        store: where its data lies.
+        tasks: its task runs.
+
+    Returns:
+        The verdict, and the page's address; the latter is empty where there is no page.
+    """
+    from shipway.report.collect import collect, folder_of, page_key
+    from shipway.report.render import render
+
+    verdict = "Completed"
+    try:
+        server = ServerFacts(
+            record.run_id,
+            record.run_name,
+            record.flow,
+            "Completed",
+            "COMPLETED",
+            page=run_url(api, record.run_id),
+            tasks=tuple(tasks),
+        )
+        page = collect(record, store, server)
+        verdict = " ".join((page.verdict.word, *page.verdict.reasons[:1]))
+        key = page_key(folder_of(record))
+        store.put(key, render(page).encode())
+        return verdict, store.url(key)
+    except Exception as error:  # noqa: BLE001 - see above
+        _log.warning("the run's page was not made, `shipway report %s` makes it: %s", record.run_name, error)
+    return verdict, ""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPage:
+    """The page of a run.
+
+    Attributes:
+        html: it.
+        key: of it, below `reports/` of a store.
+        address: where it is kept, or "" where it is not: the run has no data, or goes on.
+        store: where its data lies, or None.
+        made: whether it was made just now.
+    """
+
+    html: bytes
+    key: str
+    address: str
+    store: Store | None
+    made: bool
+
+
+def find_page(api: Api, run: Mapping[str, Any], settings: Settings, *, fresh: bool) -> FoundPage:
+    """Return the page of a run that `find_run` has found, made now where it is not kept or is to be made anew.
+
+    A run that has committed its data gets the page that was made when it completed, or one is made and kept. That of
+    any other run tells what the server knows, and is not kept.
+
+    Raises:
+        StoreError: the store of a run that has completed does not answer.
+    """
+    from shipway.report.collect import BROKEN, collect, collect_without, folder_of, page_key
+
+    folder = data_folder(run)
+    completed = run["state_type"] == "COMPLETED"
+    store, record = None, None
+    try:
+        block = store_block(api, run, settings)
+        store = store_of(settings, block) if block else None
+        if store and completed and not fresh and (kept := _kept(store, page_key(folder))):
+            return FoundPage(kept, page_key(folder), store.url(page_key(folder)), store, made=False)
+        record = find_record(store, folder) if store and run["state_type"] in ("COMPLETED", *BROKEN) else None
+    except (StoreError, NotFoundError):
+        # There is nothing to be missed in it of a run that did not complete.
+        if completed:
+            raise
+    from shipway.report.render import render
+
+    server = server_facts(api, run)
+    if store is None or record is None:
+        return FoundPage(render(collect_without(server)).encode(), page_key(folder), "", store, made=True)
+    html = render(collect(record, store, server, eager=True)).encode()
+    key = page_key(folder_of(record))
+    address = ""
+    if completed:
+        store.put(key, html)
+        address = store.url(key)
+    return FoundPage(html, key, address, store, made=True)
+
+
+def neighbours(html: bytes) -> list[str]:
+    """Return the keys of the pages that a page links."""
+    return [f"reports/{found.decode()}" for found in dict.fromkeys(_LINK.findall(html))]
+
+
+def _kept(store: Store, key: str) -> bytes | None:
+    try:
+        return store.read(key)
+    except ObjectNotFoundError:
+        return None
+
+
+def run_url(api: Api, run_id: str) -> str:
+    """Return the address of a run in the UI."""
+    return f"{api.ui_url}/runs/flow-run/{run_id}"
+
+
+def server_facts(api: Api, run: Mapping[str, Any]) -> ServerFacts:
+    """Return what the server knows of a run that `find_run` has found."""
+    deployment = api.find(f"/deployments/{run['deployment_id']}") if run.get("deployment_id") else None
+    state = run.get("state") or {}
+    broken = run["state_type"] in ("FAILED", "CRASHED")
+    return ServerFacts(
+        run_id=run["id"],
+        run_name=run["name"],
+        flow=run["flow_name"],
+        state=run.get("state_name") or "Unknown",
+        kind=run.get("state_type") or "",
+        deployment=f"{run['flow_name']}/{deployment['name']}" if deployment else None,
+        message=state.get("message") or "",
+        release=release_of(run),
+        parameters=run.get("parameters") or {},
+        scheduled=run.get("expected_start_time"),
+        started=run.get("start_time"),
+        seconds=run.get("total_run_time") or 0.0,
+        attempts=max(run.get("run_count") or 0, 1),
+        page=run_url(api, run["id"]),
+        tasks=_tasks(api, run["id"]),
+        errors=_errors(api, run["id"]) if broken else (),
+    )
+
+
+def _tasks(api: Api, run_id: str) -> tuple[TaskFacts, ...]:
+    body = {"task_runs": {"flow_run_id": {"any_": [run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
+    rows: list[dict[str, Any]] = []
+    for row in api.pages("/task_runs/filter", body):
+        rows.append(row)
+        if len(rows) == MAX_TASKS:
+            break
+    return tuple(map(_task, sorted(rows, key=lambda row: (row.get("start_time") or "9", row["name"]))))
+
+
+def _task(row: Mapping[str, Any]) -> TaskFacts:
+    return TaskFacts(
+        name=row["name"],
+        state=row.get("state_name") or "Unknown",
+        kind=row.get("state_type") or "",
+        started=row.get("start_time"),
+        seconds=row.get("total_run_time") or 0.0,
+        message=((row.get("state") or {}).get("message") or "")[:1000],
+        attempts=max(row.get("run_count") or 0, 1),
+    )
+
+
+def _errors(api: Api, run_id: str) -> tuple[str, ...]:
+    body = {
+        "logs": {"flow_run_id": {"any_": [run_id]}, "level": {"ge_": 40}},
+        "sort": "TIMESTAMP_DESC",
+        "limit": ERROR_LINES,
+    }
+    rows: Iterable[dict[str, Any]] = api.request("POST", "/logs/filter", body)
+    lines = [
+        f"{row['timestamp'][11:19]} {LEVELS.get(row['level'] // 10 * 10, 'ERROR')} {row['message']}"[:8000]
+        for row in rows
+    ]
+    return tuple(reversed(lines))
