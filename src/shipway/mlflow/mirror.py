@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 import time
@@ -97,7 +96,9 @@ def mirror(server: Server, content: Content) -> Mirrored:
     """
     experiment = server.experiment(content.experiment)
     created = None
-    for tries in itertools.count(1):
+    tries = 0
+    while True:
+        tries += 1
         found = find(server, experiment, content.run_id)
         what = THERE if whole(found) else COMPLETED
         if not found:
@@ -121,7 +122,6 @@ def mirror(server: Server, content: Content) -> Mirrored:
             time.sleep(PAUSE * tries)
             continue
         return Mirrored(ADDED if created else what, kept.run, server.run_url(experiment, kept.run), content.cut)
-    raise AssertionError  # the loop ends by itself
 
 
 def mirror_committed(
