@@ -8,29 +8,30 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pandas
 import polars
 import pytest
-from prefect import cache_policies, results, task, task_engine
+from prefect import cache_policies, flow, results, task, task_engine, transactions
 from prefect._internal.result_records import ResultRecord, ResultRecordMetadata
 from prefect.blocks.core import Block
 from prefect.cache_policies import DEFAULT, INPUTS, RUN_ID, TASK_SOURCE, Inputs, RunId
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import TaskRun
-from prefect.context import TaskRunContext
-from prefect.filesystems import WritableFileSystem
+from prefect.context import FlowRunContext, TaskRunContext, serialize_context
+from prefect.filesystems import LocalFileSystem, WritableFileSystem
 from prefect.results import ResultStore
 from prefect.serializers import Serializer
 from prefect.settings import PREFECT_TASKS_DEFAULT_PERSIST_RESULT, get_current_settings, temporary_settings
 from prefect.states import Completed, Failed
 from prefect.utilities.dispatch import get_registry_for_type
 
+from shipway.errors import CodecError
 from shipway.prefect import results as ours
 from shipway.prefect.block_types import S3
 from shipway.prefect.kept import Run, find_kept, kept, whose
-from shipway.prefect.results import SWITCH, TaskResults, ValueSerializer, leave_alone, run_key, unasked
+from shipway.prefect.results import SWITCH, TaskResults, ValueSerializer, keeping, leave_alone, run_key, unasked
 from shipway.prefect.stable import keep_keys_stable
 from shipway.run.order import Order
 from shipway.run.results import object_key
@@ -73,7 +74,7 @@ def work(n: int) -> int:
 def context(session: Session, result_storage: TaskResults, of_task: Any = work, state: Any = None) -> TaskRunContext:
     store = ResultStore(result_storage=result_storage, serializer=ValueSerializer())
     run = TaskRun(
-        id=uuid4(), name="w", flow_run_id=session.order.run_id, task_key="w", dynamic_key=str(uuid4()),
+        id=uuid4(), name="w", flow_run_id=UUID(session.order.run_id), task_key="w", dynamic_key=str(uuid4()),
         state=state or Completed(),
     )  # fmt: skip
     client = SyncPrefectClient("http://127.0.0.1:1/api")
@@ -114,7 +115,7 @@ def test_calls_are_counted_where_nobody_asked_for_results(session: Session) -> N
 def test_equal_calls_are_one_where_somebody_asked(session: Session) -> None:
     where = storage(session, unasked=False)
     assert [call(session, where, value) for value in ("first", "second")] == [None, "first"]
-    asking = task(work.fn, persist_result=True)
+    asking = task(persist_result=True)(work.fn)
     other = again(session)
     where = storage(other)
     # By a key in which no run stands it is found in any run.
@@ -144,11 +145,49 @@ def test_what_another_serializer_wrote_is_not_kept(session: Session, folder_stor
     assert call(session, where, 2) is None
 
 
+def test_a_flows_tasks_keep_their_results_there_while_its_function_is_called(session: Session) -> None:
+    """And the flow's own result and error go where they went."""
+    where = storage(session)
+    seen: list[bool] = []
+
+    @flow
+    def main() -> None:
+        context = FlowRunContext.get()
+        assert context
+        before = context.result_store.result_storage, context.result_store.serializer
+        with keeping(where):
+            seen.append(results.get_result_store().result_storage is where)
+            sent: Any = serialize_context()["flow_run_context"]["result_store"]
+            seen.append(sent["result_storage"]["run"] == session.order.run_id)
+            seen.append(sent["serializer"]["type"] == "shipway")
+        assert (context.result_store.result_storage, context.result_store.serializer) == before
+
+    client = SyncPrefectClient("http://127.0.0.1:1/api")
+    store = ResultStore(result_storage=LocalFileSystem(basepath="x"))
+    facts: dict[str, Any] = {"flow": main, "parameters": {}, "task_runner": main.task_runner, "result_store": store}
+    with FlowRunContext(**facts, client=client, persist_result=False):
+        main.fn()
+    assert seen == [True, True, True]
+
+
+def test_a_policy_that_keeps_its_keys_elsewhere_gets_nothing_from_here(session: Session, tmp_path: Path) -> None:
+    where = storage(session, unasked=False)
+    with context(session, where) as entered:
+        elsewhere = LocalFileSystem(basepath=str(tmp_path / "keys"))
+        entered.result_store.metadata_storage = elsewhere
+        store = entered.result_store
+        assert not store.exists("key")
+        with pytest.raises(CodecError, match="key_storage"):
+            store.persist_result_record(store.create_result_record(1, key="key"))
+        # Nothing says that there is one.
+        assert not store.exists("key")
+
+
 def test_prefect_takes_any_error_for_no_result() -> None:
     for method in (ResultStore._exists, ResultStore._aexists):
         assert source_of(method).count("except Exception:\n                return False") == 2
     # It asks twice, and reads the second time.
-    assert "self.store.exists(key=self.key)" in source_of(task_engine.Transaction.begin)
+    assert "self.store.exists(key=self.key)" in source_of(transactions.Transaction.begin)
     assert "transaction.read()" in source_of(task_engine.SyncTaskRunEngine.call_task_fn)
 
 
@@ -156,7 +195,8 @@ def test_a_store_without_a_document_is_asked_for_its_names() -> None:
     for method in (ResultStore.create_result_record, ResultStore._resolved_key_path):
         assert "_resolve_path" in source_of(method)
         assert "is not None" in source_of(method)
-    for method in (ResultStore._persist_result_record, ResultStore._apersist_result_record):
+    writers: list[Any] = [ResultStore._persist_result_record, ResultStore._apersist_result_record]
+    for method in writers:
         assert "base_key = key if basepath is None else" in source_of(method)
 
 
@@ -174,7 +214,7 @@ def test_storage_and_serializer_are_found_in_child_processes(session: Session) -
 
 
 def test_the_run_id_of_a_policy_can_be_another() -> None:
-    ours.cache_policies.RUN_ID.compute_key = run_key  # type: ignore[method-assign]
+    cache_policies.RUN_ID.compute_key = run_key  # type: ignore[method-assign]
     assert any(policy is RUN_ID for policy in DEFAULT.policies)  # type: ignore[attr-defined]
     assert any(policy is RUN_ID for policy in (INPUTS + TASK_SOURCE + RUN_ID).policies)  # type: ignore[attr-defined]
     theirs = inspect.signature(RunId.compute_key).parameters
@@ -233,8 +273,8 @@ def test_results_are_switched_on_by_a_setting_of_tasks_alone() -> None:
         assert get_current_settings().tasks.default_persist_result is None
         assert ours.UNASKED not in os.environ
         ours._for_good.close()
-    assert task(work.fn, cache_policy=INPUTS).persist_result is True
-    assert task(work.fn, persist_result=False).cache_policy == cache_policies.NO_CACHE
+    assert task(cache_policy=INPUTS)(work.fn).persist_result is True
+    assert task(persist_result=False)(work.fn).cache_policy == cache_policies.NO_CACHE
 
 
 def test_a_line_of_the_journal_says_whose_it_is(session: Session) -> None:

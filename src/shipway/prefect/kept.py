@@ -246,6 +246,11 @@ def staged(word: str) -> Any:
     return _staged[word]
 
 
+def discard(word: str) -> None:
+    """Forget what a word stands for."""
+    _drop(_staged.pop(word, None))
+
+
 _kept: dict[str, Kept] = {}
 
 
