@@ -30,7 +30,7 @@ from prefect.utilities.dispatch import get_registry_for_type
 from shipway.errors import CodecError
 from shipway.prefect import results as ours
 from shipway.prefect.block_types import S3
-from shipway.prefect.kept import Run, find_kept, kept, whose
+from shipway.prefect.kept import Run, _staged, find_kept, kept, whose
 from shipway.prefect.results import SWITCH, TaskResults, ValueSerializer, keeping, leave_alone, run_key, unasked
 from shipway.prefect.stable import keep_keys_stable
 from shipway.run.order import Order
@@ -109,6 +109,8 @@ def test_calls_are_counted_where_nobody_asked_for_results(session: Session) -> N
     other = again(session)
     resumed = storage(other, of=session.order.run_id)
     assert [call(other, resumed, "x") for _ in range(3)] == ["first", "second", None]
+    # Nothing of it stays in memory.
+    assert not _staged
     other.close()
 
 
