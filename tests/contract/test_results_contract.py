@@ -13,25 +13,25 @@ from uuid import UUID, uuid4
 import pandas
 import polars
 import pytest
-from prefect import cache_policies, results, task, task_engine
+from prefect import cache_policies, flow, results, task, task_engine, transactions
 from prefect._internal.result_records import ResultRecord, ResultRecordMetadata
 from prefect.blocks.core import Block
 from prefect.cache_policies import DEFAULT, INPUTS, RUN_ID, TASK_SOURCE, Inputs, RunId
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import TaskRun
-from prefect.context import TaskRunContext
-from prefect.filesystems import WritableFileSystem
+from prefect.context import FlowRunContext, TaskRunContext, serialize_context
+from prefect.filesystems import LocalFileSystem, WritableFileSystem
 from prefect.results import ResultStore
 from prefect.serializers import Serializer
 from prefect.settings import PREFECT_TASKS_DEFAULT_PERSIST_RESULT, get_current_settings, temporary_settings
 from prefect.states import Completed, Failed
-from prefect.transactions import Transaction
 from prefect.utilities.dispatch import get_registry_for_type
 
+from shipway.errors import CodecError
 from shipway.prefect import results as ours
 from shipway.prefect.block_types import S3
-from shipway.prefect.kept import Run, find_kept, kept, whose
-from shipway.prefect.results import SWITCH, TaskResults, ValueSerializer, leave_alone, run_key, unasked
+from shipway.prefect.kept import Run, _staged, find_kept, kept, whose
+from shipway.prefect.results import SWITCH, TaskResults, ValueSerializer, keeping, leave_alone, run_key, unasked
 from shipway.prefect.stable import keep_keys_stable
 from shipway.run.order import Order
 from shipway.run.results import object_key
@@ -109,6 +109,8 @@ def test_calls_are_counted_where_nobody_asked_for_results(session: Session) -> N
     other = again(session)
     resumed = storage(other, of=session.order.run_id)
     assert [call(other, resumed, "x") for _ in range(3)] == ["first", "second", None]
+    # Nothing of it stays in memory.
+    assert not _staged
     other.close()
 
 
@@ -145,21 +147,58 @@ def test_what_another_serializer_wrote_is_not_kept(session: Session, folder_stor
     assert call(session, where, 2) is None
 
 
+def test_a_flows_tasks_keep_their_results_there_while_its_function_is_called(session: Session) -> None:
+    """And the flow's own result and error go where they went."""
+    where = storage(session)
+    seen: list[bool] = []
+
+    @flow
+    def main() -> None:
+        context = FlowRunContext.get()
+        assert context
+        before = context.result_store.result_storage, context.result_store.serializer
+        with keeping(where):
+            seen.append(results.get_result_store().result_storage is where)
+            sent: Any = serialize_context()["flow_run_context"]["result_store"]
+            seen.append(sent["result_storage"]["run"] == session.order.run_id)
+            seen.append(sent["serializer"]["type"] == "shipway")
+        assert (context.result_store.result_storage, context.result_store.serializer) == before
+
+    client = SyncPrefectClient("http://127.0.0.1:1/api")
+    store = ResultStore(result_storage=LocalFileSystem(basepath="x"))
+    facts: dict[str, Any] = {"flow": main, "parameters": {}, "task_runner": main.task_runner, "result_store": store}
+    with FlowRunContext(**facts, client=client, persist_result=False):
+        main.fn()
+    assert seen == [True, True, True]
+
+
+def test_a_policy_that_keeps_its_keys_elsewhere_gets_nothing_from_here(session: Session, tmp_path: Path) -> None:
+    where = storage(session, unasked=False)
+    with context(session, where) as entered:
+        elsewhere = LocalFileSystem(basepath=str(tmp_path / "keys"))
+        entered.result_store.metadata_storage = elsewhere
+        store = entered.result_store
+        assert not store.exists("key")
+        with pytest.raises(CodecError, match="key_storage"):
+            store.persist_result_record(store.create_result_record(1, key="key"))
+        # Nothing says that there is one.
+        assert not store.exists("key")
+
+
 def test_prefect_takes_any_error_for_no_result() -> None:
     for method in (ResultStore._exists, ResultStore._aexists):
         assert source_of(method).count("except Exception:\n                return False") == 2
     # It asks twice, and reads the second time.
-    assert "self.store.exists(key=self.key)" in source_of(Transaction.begin)
+    assert "self.store.exists(key=self.key)" in source_of(transactions.Transaction.begin)
     assert "transaction.read()" in source_of(task_engine.SyncTaskRunEngine.call_task_fn)
 
 
 def test_a_store_without_a_document_is_asked_for_its_names() -> None:
-    resolving: tuple[Any, ...] = (ResultStore.create_result_record, ResultStore._resolved_key_path)
-    for method in resolving:
+    for method in (ResultStore.create_result_record, ResultStore._resolved_key_path):
         assert "_resolve_path" in source_of(method)
         assert "is not None" in source_of(method)
-    persisting: tuple[Any, ...] = (ResultStore._persist_result_record, ResultStore._apersist_result_record)
-    for method in persisting:
+    writers: list[Any] = [ResultStore._persist_result_record, ResultStore._apersist_result_record]
+    for method in writers:
         assert "base_key = key if basepath is None else" in source_of(method)
 
 

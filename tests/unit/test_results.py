@@ -103,7 +103,7 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, dict):
         return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
     if isinstance(one, datetime):
-        return bool(one == other and one.tzinfo == other.tzinfo and one.fold == other.fold)
+        return bool(one == other) and one.tzinfo == other.tzinfo and bool(one.fold == other.fold)
     return bool(one == other)
 
 

@@ -7,6 +7,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import Any
 
 from prefect.client.schemas.objects import FlowRun, State
@@ -22,7 +23,7 @@ from shipway.prefect.handover import Code
 from shipway.prefect.kept import find_kept
 from shipway.prefect.labels import AFTER, REPRODUCES, RESUMES, label
 from shipway.prefect.links import publish
-from shipway.prefect.results import keep_results
+from shipway.prefect.results import TaskResults, keep_results, keeping
 from shipway.prefect.stores import store_of
 from shipway.release.cache import Cache
 from shipway.report.facts import TaskFacts
@@ -51,7 +52,7 @@ def keep_data(flow: Flow[..., Any], flow_run: FlowRun, workspace: Workspace, cod
     """
     settings = Settings.load()
     keeper = _Keeper(settings, flow, flow_run, workspace, code)
-    keep_results(flow, flow_run, workspace.store, keeper.store, settings)
+    keeper.results = keep_results(flow, flow_run, workspace.store, keeper.store, settings)
     fn = flow.fn
     aside = asyncio.to_thread
 
@@ -113,6 +114,7 @@ class _Keeper:
         self.flow = flow
         self.flow_run = flow_run
         self.workspace = workspace
+        self.results: TaskResults | None = None
         self.saved: tuple[RunRecord, Session] | None = None
         self.tasks: dict[str, TaskFacts] = {}
         self.store = open_store(code.store) if code else store_of(settings, workspace.store)
@@ -172,6 +174,7 @@ class _Attempt:
         self.parameters = parameters
         self.nested = nested
         self.session: Session | None = None
+        self.stack = ExitStack()
         self.kept = None if nested else find_kept(str(run.id))
 
     def __enter__(self) -> _Attempt:
@@ -199,6 +202,7 @@ class _Attempt:
             activate(self.session)
             if self.kept:
                 self.kept.results.begin()
+            self.stack.enter_context(keeping(self.keeper.results))
         return self
 
     def complete(self, result: object) -> None:
@@ -230,6 +234,7 @@ class _Attempt:
             self.kept.results.join(completes=True)
 
     def __exit__(self, *_exc: object) -> None:
+        self.stack.close()
         if self.session is not None:
             if self.kept:
                 # Of a run that failed its results are what is left; where it completed none is waited for here.

@@ -56,7 +56,6 @@ class _Claim:
         mark: where its work began.
         session: whose attempt it is part of.
         found: what was found in the store.
-        word: what stands for that.
     """
 
     name: str
@@ -66,7 +65,6 @@ class _Claim:
     mark: Mark
     session: Session
     found: Found | None = None
-    word: str = ""
 
 
 class Kept:
@@ -114,15 +112,13 @@ class Kept:
             found, claim.found = claim.found, None
             self._forget(claim)
             found.noted.repeat(claim.session)
-            return claim.word, found.expires
+            return _hand_over(found), found.expires
         order = claim.session.order
         if claim.counted and order.attempt == 1 and self._run.of == self._run.id:
             # Nothing of a run can be there before its first attempt, so nobody is asked.
             raise ObjectNotFoundError(f"nothing is kept under {claim.name} yet")
         claim.found = self.results.find(claim.name, claim.session)
-        claim.word = uuid4().hex
-        _staged[claim.word] = claim.found.value
-        return claim.word, claim.found.expires
+        return _hand_over(claim.found), claim.found.expires
 
     def keep(self, name: str, word: str | None, *, expires: str | None, serializer: str) -> None:
         """Keep what a task returned.
@@ -242,8 +238,19 @@ def stage(value: Any) -> str:
 
 
 def staged(word: str) -> Any:
-    """Return the value that was read and that a word stands for."""
-    return _staged[word]
+    """Return the value that was read and that a word stands for, once."""
+    return _staged.pop(word)
+
+
+def _hand_over(found: Found) -> str:
+    word = uuid4().hex
+    _staged[word] = found.value
+    return word
+
+
+def discard(word: str) -> None:
+    """Forget what a word stands for."""
+    _drop(_staged.pop(word, None))
 
 
 _kept: dict[str, Kept] = {}

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from prefect import cache_policies, results
 from prefect.client.schemas.objects import FlowRun
-from prefect.context import TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.filesystems import WritableFileSystem
 from prefect.flows import Flow
 from prefect.logging.loggers import flow_run_logger
@@ -23,7 +23,8 @@ from prefect.serializers import Serializer
 from prefect.settings import PREFECT_TASKS_DEFAULT_PERSIST_RESULT, get_current_settings, temporary_settings
 from pydantic import Field
 
-from shipway.prefect.kept import Kept, Run, kept, stage, staged
+from shipway.errors import CodecError
+from shipway.prefect.kept import Kept, Run, discard, kept, stage, staged
 from shipway.prefect.labels import RESULTS, label
 from shipway.prefect.stable import keep_keys_stable
 from shipway.settings import Settings
@@ -85,6 +86,9 @@ class TaskResults(WritableFileSystem):
 
     def write_path(self, path: str, content: bytes, _sync: bool | None = None) -> None:  # type: ignore[override]
         """Keep a result, unless it cannot be; that is no error."""
+        if not content.startswith(b"{"):
+            self._refuse(content)
+            return
         record = json.loads(content)
         metadata = record["metadata"]
         kind = metadata["serializer"]["type"]
@@ -94,6 +98,18 @@ class TaskResults(WritableFileSystem):
     async def awrite_path(self, path: str, content: bytes) -> None:
         """As `write_path`."""
         await asyncio.to_thread(self.write_path, path, content)
+
+    @staticmethod
+    def _refuse(content: bytes) -> None:
+        """Refuse what Prefect keeps in two places: what a sub-flow returned, and what a task's policy puts elsewhere.
+
+        Raises:
+            CodecError: of a task, of which the other place would otherwise say that it is here.
+        """
+        discard(content.decode(errors="replace"))
+        task = TaskRunContext.get()
+        if task and task.result_store.metadata_storage is not None:
+            raise CodecError("a policy with `key_storage` needs a task with `result_storage`")
 
     def _resolve_path(self, path: str) -> str | None:
         """Return under which name a result is kept; Prefect asks for it when it makes a record or remembers one."""
@@ -124,8 +140,10 @@ class ValueSerializer(Serializer):
         return staged(blob.decode())
 
 
-def keep_results(flow: Flow[..., Any], flow_run: FlowRun, block: str, store: Store, settings: Settings) -> None:
-    """Have the results of a flow's tasks kept in a store, unless somebody has said where else to.
+def keep_results(
+    flow: Flow[..., Any], flow_run: FlowRun, block: str, store: Store, settings: Settings
+) -> TaskResults | None:
+    """Return where the results of a flow's tasks are to be kept, or None where somebody has said where else.
 
     Args:
         flow: the flow that is about to run.
@@ -134,19 +152,35 @@ def keep_results(flow: Flow[..., Any], flow_run: FlowRun, block: str, store: Sto
         store: the same, open.
         settings: the project's.
     """
-    if settings.result_max_bytes <= 0 or flow.persist_result is not None or flow.result_storage is not None:
+    said = flow.persist_result is not None or flow.result_storage is not None
+    said = said or get_current_settings().results.default_storage_block is not None
+    if said or settings.result_max_bytes <= 0 or results._read_server_default_result_storage_block_id():
         leave_alone()
-        return
-    if get_current_settings().results.default_storage_block or results._read_server_default_result_storage_block_id():
-        leave_alone()
-        return
+        return None
     of = label({"labels": flow_run.labels}, RESULTS) or str(flow_run.id)
     run = Run(str(flow_run.id), of, block, os.environ.get(UNASKED) == "true", settings.result_max_bytes)
     logger = flow_run_logger(flow_run=flow_run)
     kept(run, store, lambda text: logger.info("%s", text))
-    # Not through `with_options`, which would have the flow's own result kept.
-    flow.result_storage = TaskResults(run=run.id, of=of, block=block, unasked=run.unasked, max_bytes=run.max_bytes)
-    flow.result_serializer = flow.result_serializer or ValueSerializer()
+    return TaskResults(run=run.id, of=of, block=block, unasked=run.unasked, max_bytes=run.max_bytes)
+
+
+@contextmanager
+def keeping(storage: TaskResults | None) -> Iterator[None]:
+    """Have what tasks return kept there while the flow's function is called.
+
+    Only then: what the flow itself returns or raises, which is written down after that, goes where Prefect puts it.
+    """
+    context = FlowRunContext.get()
+    if storage is None or context is None:
+        yield
+        return
+    store = context.result_store
+    before = store.result_storage, store.serializer
+    store.result_storage, store.serializer = storage, ValueSerializer()
+    try:
+        yield
+    finally:
+        store.result_storage, store.serializer = before
 
 
 _for_good = ExitStack()
