@@ -128,7 +128,12 @@ def test_every_variable_we_set_is_a_setting_prefect_reads(tmp_path: Path, monkey
     assert (persister.read_batch_size, persister.batch_size, persister.flush_interval) == (50, 200, 2)
     # Nothing is misspelt: Prefect ignores a variable it does not know.
     known = {name.upper() for name in read.to_environment_variables(exclude_unset=False)}
-    aliases = {"PREFECT_API_DATABASE_CONNECTION_URL", "PREFECT_SERVER_ENCRYPTION_KEY"}
+    assert read.server.api.cors_allowed_origins == "http://127.0.0.1:4321"
+    aliases = {
+        "PREFECT_API_DATABASE_CONNECTION_URL",
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS",
+        "PREFECT_SERVER_ENCRYPTION_KEY",
+    }
     assert {name for name in env if name.startswith("PREFECT_")} - known - aliases == set()
 
 
