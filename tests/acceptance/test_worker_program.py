@@ -92,7 +92,7 @@ class Worker:
     ) -> None:
         ours, theirs = pty.openpty() if terminal else os.pipe()
         if terminal:
-            fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 140, 0, 0))
+            fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 160, 0, 0))
         self.process = subprocess.Popen(
             [*program, *options],
             cwd=here.folder,
