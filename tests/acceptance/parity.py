@@ -278,7 +278,12 @@ class Seen:
         self._names |= {row["name"]: "<sub-flow run>" for row in inner}
         self._names |= {row["name"]: re.sub(r"-[0-9a-f]{3}$", "-<key>", row["name"]) for row in tasks}
         # A task run that stands for the run of another deployment has a name made up of two words.
-        self._names |= {row["name"]: "<made up>" for row in tasks if re.fullmatch(r"[a-z]+-[a-z]+", row["name"])}
+        # One of another task ends in three digits of its key, all of which may be letters.
+        self._names |= {
+            row["name"]: "<made up>"
+            for row in tasks
+            if re.fullmatch(r"[a-z]+-[a-z]+", row["name"]) and row["name"].split("-")[0] not in row["task_key"]
+        }
         mine = {"artifacts": {"flow_run_id": {"any_": runs}}}
         return {
             "states": [line for run in self._runs for line in self._states("flow", run)],
