@@ -106,7 +106,12 @@ def test_preparing_again_keeps_the_certificate(tmp_path: Path) -> None:
     assert not [path for path in (tmp_path / "data").iterdir() if path.name.startswith(".")]
 
 
-def test_socket_paths_are_short_whatever_the_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("temporary", ["", "t" * 100])
+def test_socket_paths_are_short_whatever_the_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, temporary: str
+) -> None:
+    if temporary:
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / temporary))
     deep = tmp_path / ("d" * 100)
     ports = SeaweedPorts.free()
     argv, _ = prepared(deep, ports)
@@ -119,13 +124,16 @@ def test_socket_paths_are_short_whatever_the_folder(tmp_path: Path) -> None:
     assert not sockets[0].parent.exists()
 
 
-def test_a_socket_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_folder_of_somebody_else_is_refused(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     deep = tmp_path / ("d" * 100)
     ports = SeaweedPorts.free()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    temporary = tmp_path_factory.mktemp("t")
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
     argv, _ = prepared(deep, ports)
     folder = next(Path(option.partition("=")[2]).parent for option in argv if ".localSocket=" in option)
-    assert folder.parent == tmp_path
+    assert folder.parent == temporary
     folder.rmdir()
     folder.symlink_to(tmp_path)
     with pytest.raises(StackError, match="not a private folder of yours"):

@@ -15,7 +15,8 @@ import pytest
 
 import shipway
 from shipway.codec import register
-from shipway.errors import CodecError, InputError, StoreError
+from shipway.errors import CodecError, InputError, NotFoundError, StoreError
+from shipway.run import recent
 from shipway.run import session as sessions
 from shipway.run.journal import Journal
 from shipway.run.order import Order
@@ -272,6 +273,29 @@ def test_an_attempt_that_commits_second_gets_the_first_ones_record(session: Sess
     assert second.commit(second.record()) == first
     assert find_record(gate, session.order.folder) == first
     second.close()
+
+
+def test_a_reader_sees_what_is_committed_after_it_looked_in_vain(
+    tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent, "FRESH_SECONDS", 600.0)
+    with pytest.raises(NotFoundError):
+        shipway.load("number", flow=ORDER.flow, store=gate)
+
+    other = multiprocessing.get_context("spawn").Process(target=commit_elsewhere, args=(tmp_path,))
+    other.start()
+    other.join()
+
+    assert shipway.load("number", flow=ORDER.flow, store=gate) == 7
+
+
+def commit_elsewhere(folder: Path) -> None:
+    """Save and commit as another process."""
+    store = FolderStore(folder / "store")
+    session = Session.begin(replace(ORDER, store=str(folder / "store")), folder, store)
+    session.save("number", 7)
+    session.commit(session.record())
+    session.close()
 
 
 def test_outside_a_run_there_is_nothing_to_save_in(monkeypatch: pytest.MonkeyPatch) -> None:

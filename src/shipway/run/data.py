@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +132,20 @@ def _repeated(session: Session | None, store: Store, name: str, asked: str) -> R
 
 
 def _find(store: Store, flow: str, run: str | None, name: str) -> RunRecord:
+    # What a remembered list has not may have been saved since: that something is missing is said of the store itself.
+    for fresh in (False, True):
+        if record := _find_in(records_of(store, flow, fresh=fresh), store, run, name):
+            return record
+    what = f"run {run}" if run not in (None, "latest") else f"completed run with {name!r}"
+    raise NotFoundError(
+        f"flow {flow} has no {what} in {store.address}",
+        hint="`shipway runs` lists them; a run's data is there once it completed",
+    )
+
+
+def _find_in(records: Iterable[tuple[str, str, str]], store: Store, run: str | None, name: str) -> RunRecord | None:
     wanted = (run or "latest").lower()
-    for key, run_name, id8 in records_of(store, flow):
+    for key, run_name, id8 in records:
         if wanted != "latest" and wanted != run_name.lower() and wanted.replace("-", "")[-8:] != id8:
             continue
         record = record_at(store, key)
@@ -141,8 +153,4 @@ def _find(store: Store, flow: str, run: str | None, name: str) -> RunRecord:
             continue
         if wanted in ("latest", record.run_name.lower(), record.run_id):
             return record
-    what = f"run {run}" if run not in (None, "latest") else f"completed run with {name!r}"
-    raise NotFoundError(
-        f"flow {flow} has no {what} in {store.address}",
-        hint="`shipway runs` lists them; a run's data is there once it completed",
-    )
+    return None

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from shipway.run.record import RunRecord, read_record, record_keys
 from shipway.store.base import Store
 
-FRESH_SECONDS = 2.0
-"""How long a list of a flow's runs is taken for true: somebody who loads a thousand things asks once."""
+FRESH_SECONDS = 0.2
+"""How long a list of a flow's runs is taken for true: somebody who loads a thousand things does not ask each time, and
+no run that one waited for is over so soon after one looked."""
 REMEMBERED = 256
 """Records and lists kept; with one more, all begins anew."""
 
@@ -18,9 +19,15 @@ _records: dict[tuple[Store, str], RunRecord] = {}
 _lists: dict[tuple[Store, str], tuple[float, _Keys]] = {}
 
 
-def records_of(store: Store, flow: str) -> Iterator[tuple[str, str, str]]:
-    """Return what `record_keys` does; what this process itself has committed is among it."""
-    since, keys = _lists.get((store, flow), (0.0, None))
+def records_of(store: Store, flow: str, *, fresh: bool = False) -> Iterator[tuple[str, str, str]]:
+    """Return what `record_keys` does; what this process itself has committed is among it.
+
+    Args:
+        store: where the records lie.
+        flow: whose runs.
+        fresh: ask the store, whatever is remembered.
+    """
+    since, keys = (0.0, None) if fresh else _lists.get((store, flow), (0.0, None))
     if keys is None or time.monotonic() - since > FRESH_SECONDS:
         if len(_lists) >= REMEMBERED:
             _lists.clear()

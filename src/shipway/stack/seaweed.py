@@ -205,10 +205,10 @@ def socket_paths(folder: Path, ports: SeaweedPorts) -> list[Path]:
 def socket_folder_path(folder: Path) -> Path:
     """Return where a server's own sockets lie: its data folder or, where that path is too long, a temporary one."""
     folder = folder.resolve()
-    if len(os.fsencode(folder)) + len("/f.sock") <= MAX_SOCKET_PATH:
-        return folder
-    name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"shipway-{os.getuid()}-{name}"
+    name = f"shipway-{os.getuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
+    choices = (folder, Path(tempfile.gettempdir()) / name)
+    fitting = (path for path in choices if len(os.fsencode(path)) + len("/f.sock") <= MAX_SOCKET_PATH)
+    return next(fitting, Path("/tmp") / name)  # noqa: S108 - made 0700, and refused where somebody else owns it
 
 
 def remove_sockets(folder: Path, ports: SeaweedPorts) -> None:
