@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test parity tools lint types fuzz audit release bench replay screenshots report-check down clean lock
+.PHONY: demo test test-all parity tools lint types fuzz audit release bench replay screenshots report-check down clean lock
 .DELETE_ON_ERROR:
 # Programs that are compiled anew at each start are several times slower, and tests start hundreds.
 unexport PYTHONDONTWRITEBYTECODE
@@ -14,6 +14,9 @@ demo: $(VENV)/.run  ## the main job: stack, block, build, apply, worker, run; le
 
 test: $(VENV)/.test tools lint types  ## the whole suite, linters and types included
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
+
+test-all: $(VENV)/.test tools lint types  ## what takes long too, the parity suite and all its cases included
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "long or not long" $(PYTEST)
 
 parity: $(VENV)/.test  ## all cases of the suite that compares our worker with the stock one
 	$(BIN)/python -m pytest tests/acceptance/test_parity.py -m "parity or not parity"

@@ -42,6 +42,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "needs(program): skipped where the program is not on the path, failed there when CI=true"
     )
+    config.addinivalue_line(
+        "markers", "long: takes long, for a variant of what other tests show; `make test-all` runs it"
+    )
     config.addinivalue_line("markers", "parity: a variant of what other cases show; `make parity` runs it")
 
 

@@ -53,6 +53,9 @@ class Settings:
         keep_last: how many releases of a deployment `gc` keeps in its history.
         keep_days: how many days `gc` keeps a release in a deployment's history after it was replaced.
         drain_seconds: how many seconds a worker that is told to stop lets its runs go on before it hands them back.
+        heartbeat_seconds: how often a worker gives a sign of life of each of its runs; three that do not come, and the
+            server takes the run for crashed.
+        crash_retries: how many times at most a run that fell silent is run again.
         mlflow_seconds: how many seconds a completed run waits at most until MLflow has its mirror.
     """
 
@@ -74,6 +77,8 @@ class Settings:
     keep_last: int = 20
     keep_days: int = 30
     drain_seconds: int = 20
+    heartbeat_seconds: int = 30
+    crash_retries: int = 2
     mlflow_seconds: int = 5
 
     @property

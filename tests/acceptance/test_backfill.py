@@ -181,6 +181,7 @@ def test_parallel_runs_have_their_turns_in_order(project: Shell, flow: str) -> N
         assert turn_of_the_later >= datetime.fromisoformat(before["end_time"]).timestamp()
 
 
+@pytest.mark.long
 def test_fewer_places_than_runs_do_not_lock_them_out(
     project: Shell, flow: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,7 @@ def test_an_unchanged_folder_is_built_in_one_request_and_imports_nothing(project
     assert count.read_text() == "xx"
 
 
+@pytest.mark.long
 def test_fresh_imports_the_flow_although_nothing_changed(project: Shell, count: Path) -> None:
     project.ok("build", "./work.py:main", "-n", "x", TOLD="one thing")
     project.ok("build", "./work.py:main", "-n", "y", TOLD="another")

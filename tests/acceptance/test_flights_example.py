@@ -434,6 +434,7 @@ def test_a_feature_that_cannot_be_known_is_refused_before_training(
     assert "model" not in call.saved()
 
 
+@pytest.mark.long
 def test_what_the_leaks_would_have_brought_is_refused(tables: Any, example: Callable[[str], Any]) -> None:
     """In December R2 is .16; with the air time .20, with the departure .75, with a random split .24. Here in March."""
     leaks, features, train = example("leaks"), example("features"), example("train")

@@ -85,6 +85,8 @@ def main():
 """,
 }
 
+VARIANTS = ("async-generator", "process", "returns-a-failed-future-of-none")
+
 HEAD = """
 import asyncio, subprocess, sys
 from prefect import flow, task
@@ -105,7 +107,10 @@ def run(project: Shell, kind: str) -> dict[str, Any]:
     return facts
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "retried"])
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[pytest.mark.long] if kind in VARIANTS else []) for kind in KINDS if kind != "retried"],
+)
 def test_what_it_saves_is_there(project: Shell, kind: str) -> None:
     facts = run(project, kind)
     assert facts["state"] == "Completed"
@@ -144,6 +149,7 @@ def main(n: int):
     ]
 
 
+@pytest.mark.long
 def test_modules_and_files_beside_the_flow_are_found_at_any_time(project: Shell) -> None:
     name = f"modules-{uuid.uuid4().hex[:8]}"
     code = f"""
@@ -169,6 +175,7 @@ def main():
     assert (project.folder / "value.json").read_text().strip() == "7"
 
 
+@pytest.mark.long
 def test_what_it_prints_is_in_its_log(project: Shell) -> None:
     name = f"prints-{uuid.uuid4().hex[:8]}"
     code = f'@flow(name="{name}")\ndef main():\n    print("hello from the flow")\n'
@@ -177,6 +184,7 @@ def test_what_it_prints_is_in_its_log(project: Shell) -> None:
     assert "hello from the flow" in project("run", f"{name}/d", "--watch").stderr
 
 
+@pytest.mark.long
 def test_captured_files_keep_their_ending_and_name(project: Shell) -> None:
     name = f"files-{uuid.uuid4().hex[:8]}"
     code = f'@flow(name="{name}")\ndef main():\n    open("größe 1.csv", "w").write("a")\n'

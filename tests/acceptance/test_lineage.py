@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import uuid
 
+import pytest
+
 from shipway.blob import release_key
 from shipway.digest import sha256_bytes
 from shipway.manifest import Version
@@ -90,6 +92,7 @@ def test_a_result_is_traced_and_done_again(project: Shell) -> None:
     assert [version["version"] for version in project.json("models", f"{name}-model")["versions"]] == [1]
 
 
+@pytest.mark.long
 def test_what_differs_is_named(project: Shell) -> None:
     name = f"lineage-{uuid.uuid4().hex[:8]}"
     (project.folder / "work.py").write_text(FLOWS.replace("NAME", name))
@@ -106,9 +109,12 @@ def test_what_differs_is_named(project: Shell) -> None:
     assert "the flow itself varies" in done.stdout
     settings = Settings.load(project.folder, project.environment)
     version = Version.parse(project.json("show", f"{name}-one")["release"])
-    store_of(settings, "s3/stack").delete(release_key(version.epoch, version.release_id))
+    store, key = store_of(settings, "s3/stack"), release_key(version.epoch, version.release_id)
+    manifest = store.read(key)
+    store.delete(key)
     assert f"its release {version.short} is gone" in one_line(project("reproduce", f"{name}-one"), 4)
     assert f"release {version.short}  it is missing" in project.ok("why", f"{name}-one")
+    store.create(key, manifest)  # others verify the same store
     assert "there is no model and no run" in one_line(project("why", "nobody-knows"), 4)
     assert "there is no run" in one_line(project("reproduce", "nobody-knows"), 4)
     assert "does not lie in" in one_line(project("why", "s3://elsewhere/runs/x"), 3)

@@ -74,21 +74,36 @@ def one_too_many(play: Play) -> None:
 
 CASES = [
     Case("plain", "plain"),
-    Case("async-flow", "async_flow"),
-    Case("generator", "generator"),
     Case("outer", "outer"),
     Case("flow-retries", "flow_retries"),
-    Case("completes", "completes"),
     Case("fails", "fails"),
-    Case("raises-at-import", "raises.py:main"),
-    Case("exits", "exits"),
     Case("crashing-hook", "crashing_hook"),
     Case("killed", "killed"),
-    Case("terminated", "terminated"),
     Case("cancelled", "cancelled", cancel),
+    Case("suspends", "suspends", resume_suspended),
+    Case(
+        "folder",
+        "folder",
+        variables={"working_dir": "FOLDER/SIDE"},
+    ),
+    Case(
+        "limited",
+        "limited",
+        one_too_many,
+        deployment={"concurrency_limit": 1, "concurrency_options": {"collision_strategy": "CANCEL_NEW"}},
+    ),
+]
+"""The things that a worker has to do with a run; a run costs the stock worker seconds of processor time."""
+
+MORE = [
+    Case("async-flow", "async_flow"),
+    Case("generator", "generator"),
+    Case("completes", "completes"),
+    Case("raises-at-import", "raises.py:main"),
+    Case("exits", "exits"),
+    Case("terminated", "terminated"),
     Case("cancelled-before", "late", cancel_at_once, delay=60),
     Case("pauses", "pauses", resume_paused),
-    Case("suspends", "suspends", resume_suspended),
     Case("threads", "threads"),
     Case("processes", "processes"),
     Case(
@@ -96,28 +111,13 @@ CASES = [
         "environment",
         variables={"env": {"PARITY_GIVEN": "another", "PREFECT_LOGGING_LEVEL": "DEBUG"}},
     ),
-    Case(
-        "folder",
-        "folder",
-        variables={"working_dir": "FOLDER/SIDE"},
-    ),
     Case("silent", "plain", variables={"stream_output": False}),
     Case("order", "order", parameters={"order": {"item": "bolt", "count": 3}}),
-    Case(
-        "limited",
-        "limited",
-        one_too_many,
-        deployment={"concurrency_limit": 1, "concurrency_options": {"collision_strategy": "CANCEL_NEW"}},
-    ),
     Case("late", "late", delay=3),
     Case("logs", "logs"),
     Case("times-out", "times_out"),
     Case("makes-artifacts", "makes_artifacts"),
     Case("command", "plain", variables={"command": f"{sys.executable} -m prefect.engine"}),
-]
-"""Each thing that a worker has to do with a run, once at least."""
-
-MORE = [
     Case("async-generator", "async_generator"),
     Case("task-retries", "task_retries"),
     Case("fails-by-task", "fails_by_task"),
@@ -144,7 +144,7 @@ MORE = [
     Case("misfit", "order", parameters={"order": {"item": "bolt", "count": "many"}}),
     Case("unset", "environment", variables={"env": {"PARITY_GIVEN": None}}),
 ]
-"""Variants of those, which `make parity` plays too: a run costs the stock worker seconds of processor time."""
+"""All that there is besides, which `make parity` plays too."""
 
 NEEDED = "plain"
 """Played in any case: another one's flow runs its deployment."""

@@ -152,6 +152,7 @@ def test_gc_keeps_what_is_needed_and_removes_the_rest(
     assert result(project, deployment) == 3
 
 
+@pytest.mark.long
 def test_a_move_that_the_server_refuses_is_taken_back(
     project: Shell, name: str, folder_block: tuple[str, Path]
 ) -> None:
@@ -181,6 +182,7 @@ def test_a_move_that_the_server_refuses_is_taken_back(
     assert result(project, f"{name}/daily") == 2
 
 
+@pytest.mark.long
 def test_an_interrupted_apply_is_completed_or_gone_back_from(
     project: Shell, name: str, folder_block: tuple[str, Path]
 ) -> None:

@@ -152,6 +152,7 @@ def test_what_completed_is_not_done_again(deployed: Project) -> None:
         assert f"What task {word} returned is not kept" in done.stderr
 
 
+@pytest.mark.long
 def test_a_mended_release_keeps_what_did_not_change(deployed: Project) -> None:
     """And an unmended one can be asked for, of which the changed task is done as it was."""
     first = deployed.run(f"{deployed.name}/d", status=1)

@@ -297,6 +297,7 @@ def test_an_interrupt_in_the_foreground_stops_everything_in_order(place: Shell) 
     assert processes(place.folder) == []
 
 
+@pytest.mark.long
 def test_a_folder_serves_where_there_is_no_s3_server(place: Shell) -> None:
     code = (
         "import shipway.stack.manager as manager; manager.weed_binary = lambda: None; "
@@ -320,6 +321,7 @@ def test_a_folder_serves_where_there_is_no_s3_server(place: Shell) -> None:
     assert str(place.folder / ".shipway/store") in shown
 
 
+@pytest.mark.long
 def test_the_api_asks_for_the_auth_string_where_it_was_asked_to(place: Shell) -> None:
     place.ok("up", "--detach", "--auth")
     stack = known(place)

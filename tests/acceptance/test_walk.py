@@ -249,6 +249,7 @@ def test_a_schedule_makes_runs(project: Shell, flow: str) -> None:
     wait_until(lambda: bool(project.json("runs", f"{flow}/often", "--state", "completed")))
 
 
+@pytest.mark.long
 def test_building_again_keeps_what_the_file_says(project: Shell, flow: str) -> None:
     project.ok("build", "./work.py:main", "-n", "daily", "-p", "n=1")
     path = project.folder / f"{flow}-deployment.yaml"
@@ -267,6 +268,7 @@ def test_building_again_keeps_what_the_file_says(project: Shell, flow: str) -> N
     assert "cron: 0 6 * * *" in path.read_text(), "another deployment of the flow has a file of its own"
 
 
+@pytest.mark.long
 def test_a_file_of_prefect_2_is_not_built_over(project: Shell, flow: str) -> None:
     old = project.folder / f"{flow}-deployment.yaml"
     old.write_text(f"name: x\nflow_name: {flow}\nmanifest_path: m\ninfrastructure: {{type: process}}\n")
@@ -275,12 +277,14 @@ def test_a_file_of_prefect_2_is_not_built_over(project: Shell, flow: str) -> Non
     assert old.read_text() == before
 
 
+@pytest.mark.long
 def test_a_record_names_what_the_flow_was_called_with(project: Shell, flow: str) -> None:
     project.ok("deploy", "./work.py:main", "-n", "daily")
     facts = project.json("run", f"{flow}/daily", "-p", "n=2", "--watch")
     assert facts["parameters"] == {"n": 2, "label": "x"}
 
 
+@pytest.mark.long
 def test_rollback_is_one_command(project: Shell, flow: str) -> None:
     project.ok("deploy", "./work.py:main", "-n", "daily")
     source = (project.folder / "work.py").read_text()

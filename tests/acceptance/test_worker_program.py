@@ -290,6 +290,7 @@ def test_a_long_run_is_handed_back_and_another_worker_completes_it(here: Shell, 
         wait_until(lambda: state(here, run) == "Completed")
 
 
+@pytest.mark.long
 def test_told_twice_it_ends_at_once(here: Shell) -> None:
     with worker(here, SHIPWAY_DRAIN_SECONDS="600") as one:
         run = start(here, seconds=600)
@@ -301,6 +302,7 @@ def test_told_twice_it_ends_at_once(here: Shell) -> None:
     assert state(here, run) == "Crashed"
 
 
+@pytest.mark.long
 def test_what_a_run_is_told_of_threads_is_what_somebody_set_or_its_share(here: Shell) -> None:
     """By the job, by who started the worker, and by the worker itself; the same number for each of its runs."""
     share = max(cores() // 2, 1)

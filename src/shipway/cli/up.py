@@ -166,9 +166,15 @@ def _show(settings: Settings, stack: StackFacts) -> None:
 
 
 def _on_ready(settings: Settings, _stack: StackFacts) -> None:
+    from shipway.prefect.api import Api
+    from shipway.prefect.apply import ensure_pool
+    from shipway.prefect.automations import ensure_automations
     from shipway.prefect.blocks import save_stack_block
 
     save_stack_block(settings)
+    api = Api(settings)
+    ensure_pool(api, settings.work_pool)
+    ensure_automations(api, settings, settings.work_pool)
 
 
 def _log(text: str) -> None:

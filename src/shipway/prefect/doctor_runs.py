@@ -12,10 +12,8 @@ from typing import Any
 from shipway.doctor import Finding
 from shipway.doctor.surroundings import plain
 from shipway.prefect.api import PAGE, Api, quote
+from shipway.prefect.automations import HEARTBEAT
 from shipway.prefect.pool import POOL_TYPE
-
-EVENT = "prefect.flow-run.heartbeat"
-"""As in `heartbeats.py`, which cannot be imported without importing Prefect."""
 
 SILENCE_SECONDS = 540.0
 """Three signs of life that did not come, at Prefect's default of one in 180 s."""
@@ -44,7 +42,7 @@ def zombies(api: Api, now: datetime | None = None) -> Iterator[Finding]:
     """
     now = now or datetime.now(UTC)
     rows = _runs(api, {"state": {"type": {"any_": ["RUNNING"]}}})
-    workers = _Workers(api)
+    workers = Workers(api)
     dead = 0
     for run in rows[:LOOKED_AT]:
         reason = _silent(api, run, workers, now)
@@ -69,7 +67,7 @@ def zombies(api: Api, now: datetime | None = None) -> Iterator[Finding]:
 def pending(api: Api, now: datetime | None = None) -> Iterator[Finding]:
     """Find runs that a worker has claimed and not started."""
     now = now or datetime.now(UTC)
-    workers = _Workers(api)
+    workers = Workers(api)
     stuck = 0
     for run in _runs(api, {"state": {"type": {"any_": ["PENDING"]}}}):
         age = (now - _time(run["state"]["timestamp"])).total_seconds()
@@ -108,7 +106,7 @@ def overdue(api: Api, now: datetime | None = None) -> Iterator[Finding]:
     places: dict[tuple[str | None, str | None], list[Mapping[str, Any]]] = defaultdict(list)
     for run in rows:
         places[run.get("work_pool_name"), run.get("work_queue_name")].append(run)
-    workers = _Workers(api)
+    workers = Workers(api)
     for (pool, queue), waiting in places.items():
         reason, mend = _why_untaken(api, workers, pool, queue, waiting)
         oldest = min(_time(run["next_scheduled_start_time"]) for run in waiting)
@@ -142,7 +140,7 @@ def prefect_command(api: Api, words: str) -> str:
     return f"PREFECT_API_URL={plain(api.url)} prefect {words}"
 
 
-class _Workers:
+class Workers:
     """The workers of pools, each pool asked for once."""
 
     def __init__(self, api: Api) -> None:
@@ -150,6 +148,7 @@ class _Workers:
         self._known: dict[str, list[dict[str, Any]]] = {}
 
     def of(self, pool: str | None) -> list[dict[str, Any]]:
+        """Return all workers of a pool that the server knows, those that are gone included."""
         if not pool:
             return []
         if pool not in self._known:
@@ -157,13 +156,15 @@ class _Workers:
         return self._known[pool]
 
     def online(self, pool: str | None) -> list[dict[str, Any]]:
+        """Return those that have given a sign of life lately."""
         return [worker for worker in self.of(pool) if worker.get("status") == "ONLINE"]
 
     def named(self, pool: str | None, name: str) -> dict[str, Any] | None:
+        """Return the worker of a name, or None."""
         return next((worker for worker in self.of(pool) if worker["name"] == name), None)
 
 
-def _silent(api: Api, run: Mapping[str, Any], workers: _Workers, now: datetime) -> str | None:
+def _silent(api: Api, run: Mapping[str, Any], workers: Workers, now: datetime) -> str | None:
     """Say why a run that is Running gives no sign of life, or None where it may well live."""
     labels = run.get("labels") or {}
     name, kind = labels.get("prefect.worker.name"), labels.get("prefect.worker.type")
@@ -187,7 +188,7 @@ def _silent(api: Api, run: Mapping[str, Any], workers: _Workers, now: datetime) 
 def _last_sign(api: Api, run_id: str, now: datetime) -> datetime | None:
     body = {
         "filter": {
-            "event": {"name": [EVENT]},
+            "event": {"name": [HEARTBEAT]},
             "resource": {"id": [f"prefect.flow-run.{run_id}"]},
             "occurred": {"since": (now - timedelta(days=7)).isoformat()},
             "order": "DESC",
@@ -199,7 +200,7 @@ def _last_sign(api: Api, run_id: str, now: datetime) -> datetime | None:
 
 
 def _why_untaken(
-    api: Api, workers: _Workers, pool: str | None, queue: str | None, waiting: Iterable[Mapping[str, Any]]
+    api: Api, workers: Workers, pool: str | None, queue: str | None, waiting: Iterable[Mapping[str, Any]]
 ) -> tuple[str, str]:
     """Say why nobody takes runs of a queue, and the command for it."""
     first = next(iter(waiting))

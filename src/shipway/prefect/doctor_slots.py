@@ -22,12 +22,18 @@ def slots(api: Api) -> Iterator[Finding]:
         yield Finding("slots", "ok", "no slot is held by a run that has ended")
 
 
-def _tag_slots(api: Api) -> Iterator[Finding]:
+def held_by_ended(api: Api) -> Iterator[tuple[dict[str, Any], set[str]]]:
+    """Yield each limit of a tag of which task runs that have ended hold slots, and the ids of these task runs."""
     for limit in api.pages("/concurrency_limits/filter", {}):
+        if ended := _ended_tasks(api, limit.get("active_slots") or []):
+            yield limit, ended
+
+
+def _tag_slots(api: Api) -> Iterator[Finding]:
+    for limit, ended in held_by_ended(api):
         tag = limit["tag"]
-        ended = _ended_tasks(api, limit.get("active_slots") or [])
         # Looked at once more: a task that ends gives its slot back at about the time that its end is noted.
-        if ended and (still := ended & _holders(api, tag)):
+        if still := ended & _holders(api, tag):
             yield Finding(
                 "slots",
                 "error",
@@ -38,7 +44,7 @@ def _tag_slots(api: Api) -> Iterator[Finding]:
 
 
 def _ended_tasks(api: Api, holders: Iterable[object]) -> set[str]:
-    """Return those of some task runs that have ended, or whose flow run has.
+    """Return those of some task runs that have ended, or whose flow run has, or was begun anew since.
 
     A task of a killed process stays Running. One that the server does not know yet is left out: task runs are noted
     a moment after they began.
@@ -50,7 +56,13 @@ def _ended_tasks(api: Api, holders: Iterable[object]) -> set[str]:
     final = {"state": {"type": {"any_": list(FINAL)}}}
     tasks = api.pages("/task_runs/filter", {"task_runs": mine | final, "sort": "ID_DESC"})
     orphans = api.pages("/task_runs/filter", {"task_runs": mine, "flow_runs": final, "sort": "ID_DESC"})
-    return {row["id"] for rows in (tasks, orphans) for row in rows}
+    attempts = {run["id"]: run["run_count"] for run in api.pages("/flow_runs/filter", {"task_runs": mine})}
+    earlier = (
+        row
+        for row in api.pages("/task_runs/filter", {"task_runs": mine, "sort": "ID_DESC"})
+        if row["flow_run_run_count"] < attempts.get(row["flow_run_id"], 0)
+    )
+    return {row["id"] for rows in (tasks, orphans, earlier) for row in rows}
 
 
 def _holders(api: Api, tag: str) -> set[str]:

@@ -52,6 +52,10 @@ class Executors(FlowRunExecutorContext):
             # A process that concluded before it heard of it has said something else.
             self._conclusions.said.setdefault(run, "cancelled")
 
+    def cancelling(self, run: UUID) -> bool:
+        """Tell whether a run is being cancelled."""
+        return self._cancellations.has(run)
+
     async def hand_back(self, flow_run: FlowRun) -> bool:
         """End a run's process and have the run started again by whoever is there; tell whether that came about.
 
@@ -76,6 +80,15 @@ class Executors(FlowRunExecutorContext):
             self._handed_back.runs.discard(flow_run.id)
         await self.process_manager.kill(flow_run.id, force=status is ControlSignalStatus.NOT_ACKNOWLEDGED)
         return back
+
+    async def take_away(self, run: UUID) -> None:
+        """Kill the process of a run that is due again, which is no crash of the run; tell `forget` when it is gone."""
+        self._handed_back.runs.add(run)
+        await self.process_manager.kill(run, force=True)
+
+    def forget(self, run: UUID) -> None:
+        """Take a run's next end for what it is."""
+        self._handed_back.runs.discard(run)
 
     async def _unmark(self, run: UUID) -> None:
         """Take off the mark that a retry within its process has left on a run: no worker takes one that has it."""
@@ -135,6 +148,10 @@ class _Cancellations:
     async def __call__(self, flow_run_id: UUID) -> None:
         async with self._locks.setdefault(flow_run_id, asyncio.Lock()):
             await self._cancel(flow_run_id)
+
+    def has(self, run: UUID) -> bool:
+        """Tell whether a run's cancellation is under way."""
+        return run in self._locks
 
     async def end(self, run: UUID) -> bool:
         """Wait for the end of a run's cancellation; tell whether there was one."""

@@ -11,38 +11,35 @@ from collections.abc import Callable, Iterable
 
 import psutil
 from prefect import __version__
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, WorkPool
 from prefect.events import RelatedResource, emit_event
 from prefect.events.related import tags_as_related_resources
-from prefect.flow_engine import MINIMUM_HEARTBEAT_INTERVAL
-from prefect.settings import get_current_settings
 
 EVENT = "prefect.flow-run.heartbeat"
 
 
-def heartbeat_seconds() -> int | None:
-    """Return the seconds between signs of life of a run, by Prefect's settings; None where there are to be none."""
-    seconds = get_current_settings().flows.heartbeat_frequency
-    return None if seconds is None else max(int(seconds), MINIMUM_HEARTBEAT_INTERVAL)
-
-
-async def beat(live: Callable[[], Iterable[tuple[FlowRun, str, int]]], seconds: float) -> None:
+async def beat(live: Callable[[], Iterable[tuple[FlowRun, str, int | None]]], pool: WorkPool, seconds: float) -> None:
     """Send a sign of life for every live run, again and again until cancelled.
 
     Args:
-        live: returns the runs, each with the name of its flow and its process id.
+        live: returns the runs, each with the name of its flow and its process id, None where it has no process yet.
+        pool: the work pool that they are of.
         seconds: time between two signs of a run.
     """
     while True:
         await asyncio.sleep(seconds)
         for flow_run, flow, pid in list(live()):
-            if is_alive(pid):
-                send(flow_run, flow)
+            if pid is None or is_alive(pid):
+                send(flow_run, flow, pool)
 
 
-def send(flow_run: FlowRun, flow: str) -> None:
+def send(flow_run: FlowRun, flow: str, pool: WorkPool) -> None:
     """Send one sign of life."""
-    related = [_related(f"prefect.flow.{flow_run.flow_id}", "flow", flow)]
+    related = [
+        _related(f"prefect.flow.{flow_run.flow_id}", "flow", flow),
+        # As in the events of the run's states: automations tell by it whose pool's a run is.
+        _related(f"prefect.work-pool.{pool.id}", "work-pool", pool.name),
+    ]
     if flow_run.deployment_id:
         related.append(_related(f"prefect.deployment.{flow_run.deployment_id}", "deployment"))
     emit_event(

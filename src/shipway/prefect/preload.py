@@ -35,6 +35,7 @@ CALLS = (
     "shipway.prefect.preload:build_models",
     "shipway.report.render:prepare",
     "shipway.prefect.preload:leave_heartbeats_to_worker",
+    "shipway.prefect.patience:be_patient",
 )
 """What every template does once for all of its runs."""
 

@@ -9,12 +9,19 @@ import signal
 import sys
 import threading
 from contextlib import AbstractContextManager, ExitStack, suppress
+from typing import Any
 
-from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
+from prefect.settings import (
+    PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_WORKER_QUERY_SECONDS,
+    get_current_settings,
+    temporary_settings,
+)
 
 from shipway.errors import ShipwayError
 from shipway.prefect.api import Api
 from shipway.prefect.apply import ensure_pool, ensure_queue
+from shipway.prefect.patience import TRIES
 from shipway.prefect.worker import ShipwayWorker
 from shipway.settings import Settings
 
@@ -99,7 +106,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"shipway: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     with ExitStack() as stack:
-        stack.enter_context(temporary_settings({PREFECT_WORKER_QUERY_SECONDS: QUERY_SECONDS}))
+        wanted: dict[Any, Any] = {PREFECT_WORKER_QUERY_SECONDS: QUERY_SECONDS}
+        if "max_retries" not in get_current_settings().client.model_fields_set:
+            wanted[PREFECT_CLIENT_MAX_RETRIES] = TRIES
+        stack.enter_context(temporary_settings(wanted))
         worker = ShipwayWorker(
             work_pool_name=options.pool,
             work_queues=options.queue or None,

@@ -18,14 +18,18 @@ if __name__ == "__main__":
     gc.disable()
 
 import argparse
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
+import sqlalchemy as sa
 import uvicorn
 from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
-from prefect.server.database.dependencies import set_database_config
+from prefect.server.database.dependencies import provide_database_interface, set_database_config
 from prefect.server.utilities.database import get_dialect
 from prefect.settings import get_current_settings
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 from shipway.prefect.origin import OwnPages
@@ -63,6 +67,27 @@ def configure_database() -> None:
         set_database_config(ImmediateSqlite(connection_url=url.get_secret_value()))
 
 
+async def forgive_silence() -> None:
+    """Begin the waits of our automations for signs of life anew: nobody was heard while no server was there.
+
+    Otherwise a server that was away for a few minutes would take every run for crashed, before it heard of any.
+    """
+    db = provide_database_interface()
+    now = datetime.now(UTC)
+    ours = sa.select(db.Automation.id).where(db.Automation.name.startswith("shipway: "))
+    try:
+        async with db.session_context(begin_transaction=True) as session:
+            buckets = await session.scalars(
+                sa.select(db.AutomationBucket).where(db.AutomationBucket.automation_id.in_(ours))
+            )
+            for bucket in buckets:
+                bucket.end = max(bucket.end, now + (bucket.end - bucket.start))
+    except DBAPIError as error:
+        # A database that is new or old gets its tables when the server starts; what is wrong otherwise is told then.
+        print(f"silence not forgiven: {type(error.orig).__name__}", flush=True)  # noqa: T201
+    await (await db.engine()).dispose()
+
+
 def main() -> None:
     """Serve the API and the UI until SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m shipway.prefect.server")
@@ -74,6 +99,7 @@ def main() -> None:
     from prefect.server.api.server import create_app
 
     app = create_app(final=True)
+    asyncio.run(forgive_silence())
     gc.freeze()
     gc.enable()
     settings = get_current_settings().server

@@ -16,6 +16,7 @@ from prefect.settings import get_current_settings
 
 from shipway.errors import ServerUnreachableError, ShipwayError
 from shipway.prefect.api import Api
+from shipway.prefect.patience import TRIES
 from shipway.settings import Settings
 
 FLOW_SECONDS = 60.0
@@ -23,7 +24,7 @@ FLOW_SECONDS = 60.0
 
 
 def shortcuts(settings: Settings, folder: Path) -> dict[str, str | None]:
-    """Return environment variables that spare runs requests and work whose outcome the worker knows.
+    """Return environment variables of runs: they spare requests and work whose outcome the worker knows.
 
     Args:
         settings: whose server it is.
@@ -31,6 +32,7 @@ def shortcuts(settings: Settings, folder: Path) -> dict[str, str | None]:
     """
     # The worker has compared the versions when it connected.
     found: dict[str, str | None] = {"PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false"}
+    found["PREFECT_CLIENT_MAX_RETRIES"] = str(TRIES)
     if not _asks_for_tokens(settings):
         found["PREFECT_CLIENT_CSRF_SUPPORT_ENABLED"] = "false"
     api = get_current_settings().api

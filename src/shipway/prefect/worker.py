@@ -16,6 +16,7 @@ import anyio
 from anyio.abc import TaskStatus
 from prefect._internal.observers import FlowRunSuspendingObserver
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.exceptions import Abort
 from prefect.runner._flow_run_executor import FlowRunExecutionResult
 from prefect.runner._process_manager import ProcessHandle
@@ -23,13 +24,19 @@ from prefect.states import Pending
 from prefect.utilities.engine import propose_state
 from prefect.workers.process import ProcessJobConfiguration, ProcessVariables, ProcessWorker, ProcessWorkerResult
 
+from shipway.errors import ShipwayError
 from shipway.prefect import imports
+from shipway.prefect.alarms import Alarms
+from shipway.prefect.api import Api
+from shipway.prefect.automations import ensure_automations
 from shipway.prefect.configuration import ShipwayJobConfiguration, common_environment
 from shipway.prefect.environment import fingerprint
 from shipway.prefect.executor import Executors
 from shipway.prefect.handover import Preparations
-from shipway.prefect.heartbeats import beat, heartbeat_seconds, send
+from shipway.prefect.healing import Healer
+from shipway.prefect.heartbeats import beat, send
 from shipway.prefect.hooks import Hooks, Place
+from shipway.prefect.patience import be_patient
 from shipway.prefect.pool import POOL_TYPE
 from shipway.prefect.preload import CALLS, MODULES
 from shipway.prefect.scratch import Scratch, sweep
@@ -107,6 +114,8 @@ class ShipwayWorker(ProcessWorker):
     async def setup(self) -> None:
         """Connect, make the template that most runs need, then listen for runs."""
         await super().setup()
+        # From here on: a server that does not answer at the start is told at once.
+        be_patient()
         stack = self._exit_stack
         self._reads = Reads(self.client)
         await asyncio.to_thread(sweep)
@@ -129,9 +138,13 @@ class ShipwayWorker(ProcessWorker):
         self._executors = await stack.enter_async_context(Executors())
         self._suspending = await stack.enter_async_context(FlowRunSuspendingObserver(on_suspended=self._suspend))
         self._hooks = Hooks(self._pool)
-        seconds = heartbeat_seconds()
-        self._tasks = [asyncio.create_task(beat(self._beating, seconds))] if seconds else []
-        self._tasks.append(asyncio.create_task(wake(self._pool_id, self._woken, self._logger)))
+        self._alarms = Alarms(self._executors, self._woken, self._goes_on)
+        self._tasks = [asyncio.create_task(wake(self._pool_id, self._woken, self._logger))]
+        if self._work_pool:
+            await self._install(settings, self._work_pool.name)
+            seconds = settings.heartbeat_seconds
+            self._tasks.append(asyncio.create_task(beat(self._beating, self._work_pool, seconds)))
+            self._tasks.append(asyncio.create_task(self._heal(self._work_pool.name, seconds)))
 
     async def teardown(self, *exc_info: Any) -> None:
         """End the runs that are still there, then disconnect."""
@@ -223,8 +236,9 @@ class ShipwayWorker(ProcessWorker):
                 live.warm = isinstance(handle.raw_process, Fork)
                 live.started = (datetime.now(UTC) - live.since).total_seconds()
                 self.on_started(live)
+                if self._work_pool:
+                    send(flow_run, live.flow, self._work_pool)
                 if live.warm:
-                    send(flow_run, live.flow)
                     self._watch(flow_run)
                 if task_status is not None and handle.pid is not None:
                     task_status.started(handle.pid)
@@ -240,6 +254,14 @@ class ShipwayWorker(ProcessWorker):
         live.outcome = self._executors.outcome(flow_run.id, execution.status_code)
         status = 0 if self._executors.was_handed_back(flow_run.id) else execution.status_code
         return ProcessWorkerResult(status_code=status, identifier=str(execution.handle.pid))
+
+    async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
+        """Return the runs that are due and have no process here."""
+        found = await super()._get_scheduled_flow_runs()
+        for entry in found:
+            if live := self.live.get(entry.flow_run.id):
+                self._alarms.ring(live)
+        return [entry for entry in found if entry.flow_run.id not in self.live]
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
         """Claim a run and start it, while its code is got ready."""
@@ -288,17 +310,39 @@ class ShipwayWorker(ProcessWorker):
         self._suspending._watches[flow_run.id] = watch = self._suspending._create_watch(flow_run.id)
         watch.initialize(flow_run.state)
 
+    def _goes_on(self, live: Live) -> None:
+        logger = self.get_flow_run_logger(live.flow_run)
+        logger.warning("The server had not heard of the run for a while and took it for crashed; it goes on")
+
     def _suspend(self, flow_run_id: UUID, state: State) -> None:
         if starter := self._starters.get(flow_run_id):
             starter.suspend(state)
 
-    def _beating(self) -> Iterable[tuple[FlowRun, str, int]]:
-        """Return the runs for which the worker gives signs of life; others have a thread of their own for it."""
+    def _beating(self) -> Iterable[tuple[FlowRun, str, int | None]]:
+        """Return the runs for which the worker gives signs of life: from its claim on, until they are cancelled."""
         return [
-            (live.flow_run, live.flow, live.handle.pid)
-            for live in self.live.values()
-            if live.warm and live.handle and live.handle.pid
+            (live.flow_run, live.flow, live.handle.pid if live.handle else None)
+            for run, live in self.live.items()
+            if not self._executors.cancelling(run)
         ]
+
+    async def _install(self, settings: Settings, pool: str) -> None:
+        try:
+            await asyncio.to_thread(ensure_automations, Api(settings), settings, pool)
+        except ShipwayError as error:
+            self._logger.warning("Runs that fall silent will not be noticed: %s", error)
+
+    async def _heal(self, pool: str, seconds: float) -> None:
+        healer = Healer(Api(self._settings), pool, self.name)
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                said = await asyncio.to_thread(healer.round, [str(run) for run in self.live])
+            except ShipwayError as error:
+                self._logger.debug("Could not look for stranded runs: %s", error)
+            else:
+                for words in said:
+                    self._logger.warning("Mended: %s", words)
 
     async def drain(self, seconds: float) -> None:
         """Take up no more runs; let those that are going on finish, and hand back what has not after `seconds`."""

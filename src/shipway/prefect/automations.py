@@ -1,0 +1,134 @@
+"""Automations of the Prefect server that take up again what a dead process left: runs that fell silent, or never began.
+
+They are Prefect's own, live in the server and show in its UI, one set for each work pool of our type. A worker gives a
+sign of life for every run that it has claimed, every `heartbeat_seconds`; three that do not come mean that run and
+worker are dead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from shipway.prefect.api import Api
+from shipway.prefect.pool import POOL_TYPE
+from shipway.settings import Settings
+
+HEARTBEAT = "prefect.flow-run.heartbeat"
+MISSED = 3
+"""Signs of life that do not come before a run is taken for dead."""
+LEAST_SECONDS = 10
+"""Prefect accepts no shorter wait for an event."""
+ZOMBIE = "zombie: "
+"""What the messages of runs begin with that were found dead; what runs them again goes by it."""
+NOTE = "Kept up to date by Shipway, unless it is switched off here."
+
+
+def ensure_automations(api: Api, settings: Settings, pool: str) -> None:
+    """Make the automations of a pool, or bring them up to date; nothing where they are as they should be.
+
+    One that somebody has switched off stays so. Pools of another type than ours are left alone: their runs give signs
+    of life at another pace.
+    """
+    found = api.pool(pool)
+    if found is None or found["type"] != POOL_TYPE:
+        return
+    for wanted in automations(found["id"], pool, settings):
+        there = _named(api, wanted["name"])
+        if not there:
+            api.request("POST", "/automations/", wanted)
+            there = _named(api, wanted["name"])
+        elif not _covers(there[0], wanted):
+            api.request("PUT", f"/automations/{there[0]['id']}", wanted | {"enabled": there[0]["enabled"]})
+        # Two that did this at once have made two of them.
+        for extra in there[1:]:
+            api.request("DELETE", f"/automations/{extra['id']}")
+
+
+def silence_seconds(settings: Settings) -> int:
+    """Return after how many seconds without a sign of life a run is taken for dead."""
+    return max(MISSED * settings.heartbeat_seconds, LEAST_SECONDS)
+
+
+def automations(pool_id: str, pool: str, settings: Settings) -> Iterator[dict[str, Any]]:
+    """Yield the automations of a pool as the API takes them."""
+    within = silence_seconds(settings)
+    yield _automation(
+        f"shipway: runs of pool {pool} that fell silent have crashed",
+        f"The run's process and its worker are gone when no sign of life comes for {within} s.",
+        # It may die before its first sign.
+        _trigger(pool_id, after=(HEARTBEAT, "prefect.flow-run.Running"), within=within),
+        {"state": "CRASHED", "name": "Crashed", "message": f"{ZOMBIE}no sign of life for {within} s"},
+    )
+    yield _automation(
+        f"shipway: runs of pool {pool} that no worker began are taken up again",
+        f"The worker that claimed the run is gone when nothing is heard of the run for {within} s.",
+        _trigger(pool_id, after=("prefect.flow-run.Pending",), within=within),
+        {"state": "SCHEDULED", "name": "AwaitingRetry", "message": "Taken up again: its worker died before it began"},
+    )
+    yield _automation(
+        f"shipway: runs of pool {pool} that no worker is left to cancel are cancelled",
+        f"The worker that was to end the run is gone when nothing is heard of the run for {within} s.",
+        _trigger(pool_id, after=("prefect.flow-run.Cancelling",), within=within),
+        {"state": "CANCELLED", "name": "Cancelled", "message": "Its worker died before it had ended the run"},
+    )
+    # A run that its worker dies of must end some time; the count is of all the times that it was Running.
+    counts = [str(count) for count in range(settings.crash_retries + 1)]
+    yield _automation(
+        f"shipway: runs of pool {pool} that fell silent are run again",
+        f"Up to {settings.crash_retries} times; what it is about is told from the message that they crashed with.",
+        _trigger(
+            pool_id,
+            expect="prefect.flow-run.Crashed",
+            labels={"prefect.state-message": [f"{ZOMBIE}*"], "prefect.run-count": counts},
+        ),
+        {"state": "SCHEDULED", "name": "AwaitingRetry", "message": "Run again: it had fallen silent"},
+    )
+
+
+def _automation(name: str, about: str, trigger: Mapping[str, Any], state: Mapping[str, str]) -> dict[str, Any]:
+    actions = [{"type": "change-flow-run-state", **state}]
+    return {"name": name, "description": f"{about} {NOTE}", "enabled": True, "trigger": trigger, "actions": actions}
+
+
+def _trigger(
+    pool_id: str,
+    *,
+    after: Sequence[str] = (),
+    expect: str = "prefect.flow-run.*",
+    within: int = 0,
+    labels: Mapping[str, list[str]] | None = None,
+) -> dict[str, Any]:
+    """Return what sets an automation off: an event or, where it waits for one `after` others, that it does not come."""
+    return {
+        "type": "event",
+        "posture": "Proactive" if after else "Reactive",
+        "match": {"prefect.resource.id": ["prefect.flow-run.*"], **(labels or {})},
+        "match_related": {
+            "prefect.resource.role": ["work-pool"],
+            "prefect.resource.id": [f"prefect.work-pool.{pool_id}"],
+        },
+        "after": list(after),
+        "expect": [expect],
+        "for_each": ["prefect.resource.id"],
+        "threshold": 1,
+        "within": within,
+    }
+
+
+def _named(api: Api, name: str) -> list[dict[str, Any]]:
+    """Return the automations of a name, the oldest first."""
+    rows = api.pages("/automations/filter", {"automations": {"name": {"any_": [name]}}})
+    return sorted(rows, key=lambda row: (row["created"], row["id"]))
+
+
+def _covers(there: Any, wanted: Any) -> bool:
+    """Tell whether what the server has is what is wanted, whatever it adds of its own, and whether enabled or not."""
+    if isinstance(wanted, Mapping):
+        return isinstance(there, Mapping) and all(
+            key == "enabled" or (key in there and _covers(there[key], value)) for key, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        there = there if isinstance(there, list) else [there]
+        return len(there) == len(wanted) and all(any(_covers(one, value) for one in there) for value in wanted)
+    return bool(there == wanted)

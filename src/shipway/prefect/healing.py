@@ -1,0 +1,93 @@
+"""What a worker looks for, besides runs that are due: runs that nobody would take up again, slots that nobody holds.
+
+A run that its own process is about to try again is marked so that no worker takes it; when the process dies in that
+pause, the mark stays. A task that was killed keeps its place among those of its tag. Prefect mends neither. Each round
+mends what it finds for the second time: what is seen once may just be going on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from shipway.prefect.api import PAGE, Api
+from shipway.prefect.doctor_runs import Workers
+from shipway.prefect.doctor_slots import held_by_ended
+
+RETRYING = "in_process"
+"""Prefect's mark of a run that its own process tries again."""
+
+
+class Healer:
+    """A worker's rounds.
+
+    Args:
+        api: the server.
+        pool: name of the worker's pool.
+        worker: name of the worker.
+    """
+
+    def __init__(self, api: Api, pool: str, worker: str) -> None:
+        self._api = api
+        self._pool = pool
+        self._worker = worker
+        self._seen: set[tuple[str, str]] = set()
+
+    def round(self, live: Collection[str]) -> list[str]:
+        """Mend what this round finds as the one before it did.
+
+        Args:
+            live: ids of the runs that go on in this worker.
+
+        Returns:
+            What was mended, in words.
+
+        Raises:
+            ServerError: the server refused something; the next round begins anew.
+        """
+        stranded = {("run", run["id"]): run for run in self._stranded(live)}
+        held = {(limit["tag"], holder) for limit, holders in held_by_ended(self._api) for holder in holders}
+        again = self._seen & (stranded.keys() | held)
+        self._seen = (stranded.keys() | held) - again
+        said = []
+        for key in sorted(again):
+            if run := stranded.get(key):
+                unmark(self._api, run)
+                said.append(
+                    f"run {run['name']} was to be tried again by a process that is gone; any worker may take it"
+                )
+            else:
+                tag, task_run = key
+                body = {"names": [tag], "task_run_id": task_run}
+                self._api.request("POST", "/concurrency_limits/decrement", body)
+                said.append(f"a place of tag {tag!r} was held by a task that has ended; it is free")
+        return said
+
+    def _stranded(self, live: Collection[str]) -> list[dict[str, Any]]:
+        """Return the runs whose own processes were to try them again, and are gone."""
+        state = {"type": {"any_": ["SCHEDULED"]}, "name": {"any_": ["AwaitingRetry"]}}
+        body = {
+            "flow_runs": {"state": state},
+            "work_pools": {"name": {"any_": [self._pool]}},
+            "sort": "EXPECTED_START_TIME_ASC",
+            "limit": PAGE,
+        }
+        rows = [
+            row
+            for row in self._api.request("POST", "/flow_runs/filter", body)
+            if (row.get("empirical_policy") or {}).get("retry_type") == RETRYING and row["id"] not in live
+        ]
+        workers = Workers(self._api)
+        return [row for row in rows if self._is_orphan(row, workers)]
+
+    def _is_orphan(self, run: dict[str, Any], workers: Workers) -> bool:
+        name = (run.get("labels") or {}).get("prefect.worker.name")
+        if name == self._worker:
+            return True  # it is not among the live ones
+        return (workers.named(self._pool, str(name)) or {}).get("status") != "ONLINE"
+
+
+def unmark(api: Api, run: dict[str, Any]) -> None:
+    """Let workers take a run that was left to its own process."""
+    policy = run.get("empirical_policy") or {}
+    api.request("PATCH", f"/flow_runs/{run['id']}", {"empirical_policy": policy | {"retry_type": None}})

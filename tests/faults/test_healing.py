@@ -1,0 +1,154 @@
+"""Runs that are killed together with their worker: what they left is taken up again without anybody's help."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from tests.faults.stage import TAG, Stage, audit, kill, staged, wait
+
+from shipway.prefect.automations import automations, ensure_automations, silence_seconds
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with staged(tmp_path_factory.mktemp("h")) as found:
+        yield found
+
+
+def test_automations_are_installed_once_and_kept_as_somebody_set_them(stage: Stage) -> None:
+    api, settings = stage.api, stage.settings
+    pool = api.pool("shipway")
+    assert pool is not None
+    wanted = {automation["name"] for automation in automations(pool["id"], "shipway", settings)}
+
+    def there() -> dict[str, dict[str, object]]:
+        rows = [row for row in api.pages("/automations/filter", {}) if row["name"].startswith("shipway: ")]
+        assert len(rows) == len({row["name"] for row in rows})
+        return {row["name"]: row for row in rows}
+
+    before = there()
+    assert before.keys() == wanted
+    name = sorted(wanted)[0]
+    api.request("PATCH", f"/automations/{before[name]['id']}", {"enabled": False})
+    ensure_automations(api, settings, "shipway")
+    assert {row["id"] for row in there().values()} == {row["id"] for row in before.values()}
+    assert there()[name]["enabled"] is False
+    api.request("PATCH", f"/automations/{before[name]['id']}", {"enabled": True})
+
+
+def test_a_run_that_died_with_its_worker_is_run_again(stage: Stage) -> None:
+    """It held a slot too, which its second attempt needs: both of them, with the other run's."""
+    runs = [stage.start(first=600) for _ in range(2)]
+    pids = [stage.pid(run) for run in runs]
+    wait(lambda: slots(stage) == 2, "both hold a slot")
+
+    # The supervisor starts the worker again. The runs have no time to say anything.
+    worker = stage.service("worker")
+    kill(worker, *stage.templates(), *pids)
+
+    for run in runs:
+        stage.wait_for(run, "Completed")
+        assert "Crashed" in stage.history(run)
+        assert stage.run(run)["run_count"] == 2
+    audit(stage, runs)
+
+
+@pytest.mark.long
+def test_a_run_that_kills_its_worker_again_and_again_ends(stage: Stage) -> None:
+    run = stage.start(seconds=600)
+    for attempt in range(1, stage.settings.crash_retries + 2):
+        pid = stage.pid(run, attempt)
+        kill(stage.service("worker"), *stage.templates(), pid)
+
+    stage.wait_for(run, "Crashed")
+    # Nobody runs it again: what would do so has had its chance when another run went through all that.
+    other = stage.start(first=600)
+    pid = stage.pid(other)
+    kill(stage.service("worker"), *stage.templates(), pid)
+    stage.wait_for(other, "Completed")
+    assert stage.run(run)["state_name"] == "Crashed"
+    assert stage.run(run)["run_count"] == stage.settings.crash_retries + 1
+    audit(stage, [run, other], completed=False)
+
+
+@pytest.mark.long
+def test_a_run_that_was_claimed_and_never_begun_is_taken_up_again(stage: Stage) -> None:
+    worker = stage.service("worker")
+    os.kill(worker, signal.SIGSTOP)
+    run = stage.start()
+    # As a worker does that dies in the next moment.
+    stage.api.request("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "PENDING"}})
+    kill(worker)
+
+    stage.wait_for(run, "Completed")
+    assert stage.history(run).count("Pending") == 2
+    audit(stage, [run])
+
+
+def test_a_run_that_its_own_process_was_to_try_again_is_not_stranded(stage: Stage) -> None:
+    run = stage.start("stumble")
+    pid = stage.pid(run)
+    stage.wait_for(run, "AwaitingRetry")
+    kill(stage.service("worker"), *stage.templates(), pid)
+
+    stage.wait_for(run, "Completed")
+    assert stage.run(run)["run_count"] == 2
+    audit(stage, [run])
+
+
+@pytest.mark.long
+def test_a_stopped_process_is_ended_and_its_run_begun_anew(stage: Stage) -> None:
+    run = stage.start(first=600)
+    pid = stage.pid(run)
+    os.kill(pid, signal.SIGSTOP)
+
+    stage.wait_for(run, "Completed")
+    assert stage.run(run)["run_count"] == 2
+    audit(stage, [run])
+
+
+@pytest.mark.long
+def test_a_run_whose_worker_dies_while_it_cancels_it_is_cancelled(stage: Stage) -> None:
+    run = stage.start(seconds=600)
+    pid = stage.pid(run)
+    worker = stage.service("worker")
+    os.kill(worker, signal.SIGSTOP)
+    stage.api.request("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+    kill(worker, *stage.templates(), pid)
+
+    stage.wait_for(run, "Cancelled")
+    audit(stage, [run], completed=False)
+
+
+def slots(stage: Stage) -> int:
+    """Return how many slots of the tag are held."""
+    return len(stage.api.request("GET", f"/concurrency_limits/tag/{TAG}")["active_slots"])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_server_that_is_away_for_longer_than_silence_may_last(stage: Stage, number: signal.Signals) -> None:
+    """Runs and workers go on; nobody takes them for dead, and nothing is begun a second time."""
+    runs = [stage.start(seconds=35), stage.start(seconds=1)]
+    for run in runs:
+        stage.pid(run)
+    supervisor, server = stage.service("supervisor"), stage.service("server")
+    if number == signal.SIGKILL:
+        # Held back, so that it does not start the server again.
+        os.kill(supervisor, signal.SIGSTOP)
+        kill(server)
+    else:
+        os.kill(server, signal.SIGSTOP)
+    try:
+        time.sleep(2.5 * silence_seconds(stage.settings))
+    finally:
+        os.kill(supervisor if number == signal.SIGKILL else server, signal.SIGCONT)
+
+    for run in runs:
+        stage.wait_for(run, "Completed")
+        assert stage.run(run)["run_count"] == 1, stage.history(run)
+    audit(stage, runs)
