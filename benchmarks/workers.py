@@ -21,8 +21,8 @@ from shipway.settings import Settings
 LIMIT = 180.0
 """Seconds after which a worker that is not ready, or a run that has not ended, is given up."""
 
-LOOK_SECONDS = 0.1
-"""Time between two looks at a run; each costs the server something, and no figure depends on it."""
+LOOK_SECONDS = 0.5
+"""Time between two looks at a run: each costs the server time that the run would have. The figures are the server's."""
 
 STATES = ("Scheduled", "Pending", "Submitting", "Running", "Completed")
 """What a run goes through."""

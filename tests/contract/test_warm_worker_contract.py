@@ -53,6 +53,7 @@ def test_the_steps_of_submitting_a_run_are_those_that_are_replaced() -> None:
         "teardown",
         "run",
         "get_and_submit_flow_runs",
+        "_get_scheduled_flow_runs",
         "_submit_run",
         "_propose_pending_state",
         "_propose_submitting_state",

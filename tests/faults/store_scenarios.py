@@ -88,7 +88,8 @@ def play(server: S3Server, seed: int) -> Outcome:
         commit(straight, scratch, 1, {"numbers": [1, 2, 3], "large": bytes(9 << 20)})
         proxy = PROXIES[server.endpoint_url]
         config = replace(server.config(bucket), endpoint_url=proxy.url)
-        faulty = ObjectStore(config, retry_seconds=RETRY_SECONDS)
+        faulty = ObjectStore(config, retry_seconds=RETRY_SECONDS, outage_seconds=RETRY_SECONDS)
+        faulty.known = True
         proxy.befall(at_random(seed, (fault,), SHARE, MOST))
         it = Play(straight, faulty, scratch, dice, release.version, source)
         failed = None

@@ -15,8 +15,9 @@ from prefect.runner._process_manager import ProcessHandle
 from prometheus_client import CollectorRegistry
 
 from shipway.errors import InputError
+from shipway.prefect.going_on import Live
 from shipway.prefect.metrics import Metrics, endpoint
-from shipway.prefect.worker import Live, ShipwayWorker
+from shipway.prefect.worker import ShipwayWorker
 from shipway.worker.fork import Fork
 
 PAGE = Path(__file__).parents[2] / "docs/howto/run-workers.md"

@@ -12,7 +12,7 @@ from shipway.prefect.heartbeats import is_alive
 
 if TYPE_CHECKING:
     from shipway.prefect.executor import Executors
-    from shipway.prefect.worker import Live
+    from shipway.prefect.going_on import Live
 
 ENDING_SECONDS = 5.0
 """How long a run that is due again may be about to end: one that was suspended and goes on at once, for example."""

@@ -19,6 +19,16 @@ MISSED = 3
 """Signs of life that do not come before a run is taken for dead."""
 LEAST_SECONDS = 10
 """Prefect accepts no shorter wait for an event."""
+WAITING = (HEARTBEAT, "prefect.flow-run.Pending", "prefect.flow-run.Running")
+"""Events after which more must be heard of a run."""
+SETTLED = tuple(
+    f"prefect.flow-run.{name}"
+    for name in (
+        *("Completed", "Failed", "Crashed", "Cancelled", "Cancelling", "Paused", "Suspended"),
+        *("Scheduled", "AwaitingRetry", "Late", "Retrying"),
+    )
+)
+"""Events after which a worker looks after it, or nobody has to. Each event that counts costs the server a write."""
 ZOMBIE = "zombie: "
 """What the messages of runs begin with that were found dead; what runs them again goes by it."""
 NOTE = "Kept up to date by Shipway, unless it is switched off here."
@@ -55,22 +65,9 @@ def automations(pool_id: str, pool: str, settings: Settings) -> Iterator[dict[st
     within = silence_seconds(settings)
     yield _automation(
         f"shipway: runs of pool {pool} that fell silent have crashed",
-        f"The run's process and its worker are gone when no sign of life comes for {within} s.",
-        # It may die before its first sign.
-        _trigger(pool_id, after=(HEARTBEAT, "prefect.flow-run.Running"), within=within),
+        f"The worker that claimed the run is gone when nothing is heard of it for {within} s.",
+        _trigger(pool_id, after=WAITING, expect=(*WAITING, *SETTLED), within=within),
         {"state": "CRASHED", "name": "Crashed", "message": f"{ZOMBIE}no sign of life for {within} s"},
-    )
-    yield _automation(
-        f"shipway: runs of pool {pool} that no worker began are taken up again",
-        f"The worker that claimed the run is gone when nothing is heard of the run for {within} s.",
-        _trigger(pool_id, after=("prefect.flow-run.Pending",), within=within),
-        {"state": "SCHEDULED", "name": "AwaitingRetry", "message": "Taken up again: its worker died before it began"},
-    )
-    yield _automation(
-        f"shipway: runs of pool {pool} that no worker is left to cancel are cancelled",
-        f"The worker that was to end the run is gone when nothing is heard of the run for {within} s.",
-        _trigger(pool_id, after=("prefect.flow-run.Cancelling",), within=within),
-        {"state": "CANCELLED", "name": "Cancelled", "message": "Its worker died before it had ended the run"},
     )
     # A run that its worker dies of must end some time; the count is of all the times that it was Running.
     counts = [str(count) for count in range(settings.crash_retries + 1)]
@@ -79,7 +76,7 @@ def automations(pool_id: str, pool: str, settings: Settings) -> Iterator[dict[st
         f"Up to {settings.crash_retries} times; what it is about is told from the message that they crashed with.",
         _trigger(
             pool_id,
-            expect="prefect.flow-run.Crashed",
+            expect=("prefect.flow-run.Crashed",),
             labels={"prefect.state-message": [f"{ZOMBIE}*"], "prefect.run-count": counts},
         ),
         {"state": "SCHEDULED", "name": "AwaitingRetry", "message": "Run again: it had fallen silent"},
@@ -95,7 +92,7 @@ def _trigger(
     pool_id: str,
     *,
     after: Sequence[str] = (),
-    expect: str = "prefect.flow-run.*",
+    expect: Sequence[str],
     within: int = 0,
     labels: Mapping[str, list[str]] | None = None,
 ) -> dict[str, Any]:
@@ -109,7 +106,7 @@ def _trigger(
             "prefect.resource.id": [f"prefect.work-pool.{pool_id}"],
         },
         "after": list(after),
-        "expect": [expect],
+        "expect": list(expect),
         "for_each": ["prefect.resource.id"],
         "threshold": 1,
         "within": within,

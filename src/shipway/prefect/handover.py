@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +34,8 @@ from shipway.store.url import StoreConfig
 
 FRESH_SECONDS = 5.0
 """How long what a block says is taken for true: a burst of runs asks once, changed keys take effect soon."""
+
+Related = tuple[str, str, str, str, list[str] | None]
 
 _T = TypeVar("_T")
 
@@ -71,16 +74,21 @@ class Handover:
         flow_run: the run as the server described it to the worker, in the state that it was claimed in.
         code: its code, where the worker has got it ready.
         results: id of the server's default block for results.
+        worker: process id of the worker.
+        related: what events of the run name beside it: kind, id by which it is looked for, id, name, and tags or None.
     """
 
     flow_run: FlowRun
     code: Code | None = None
     results: UUID | None = None
+    worker: int = field(default_factory=os.getpid)
+    related: tuple[Related, ...] = ()
 
     def to_json(self) -> str:
         """Return it as text."""
         code = asdict(self.code) if self.code else None
-        document = {"flow_run": self.flow_run.model_dump(mode="json"), "code": code, "results": self.results}
+        document: dict[str, Any] = {"flow_run": self.flow_run.model_dump(mode="json"), "code": code}
+        document |= {"results": self.results, "worker": self.worker, "related": self.related}
         return json.dumps(document, default=str)
 
     @classmethod
@@ -93,7 +101,8 @@ class Handover:
             path = store.pop("path")
             code = Code(store=StoreConfig(**store, path=Path(path) if path else None), **code)
         results = UUID(document["results"]) if document["results"] else None
-        return cls(FlowRun.model_validate(document["flow_run"]), code, results)
+        related = tuple(tuple(item) for item in document["related"])
+        return cls(FlowRun.model_validate(document["flow_run"]), code, results, document["worker"], related)
 
 
 class Preparations:

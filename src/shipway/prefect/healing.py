@@ -1,8 +1,9 @@
 """What a worker looks for, besides runs that are due: runs that nobody would take up again, slots that nobody holds.
 
 A run that its own process is about to try again is marked so that no worker takes it; when the process dies in that
-pause, the mark stays. A task that was killed keeps its place among those of its tag. Prefect mends neither. Each round
-mends what it finds for the second time: what is seen once may just be going on.
+pause, the mark stays. A run that its worker was about to cancel stays so when the worker dies. A task that was killed
+keeps its place among those of its tag. Prefect mends none of these. Each round mends what it finds for the second time:
+what is seen once may just be going on.
 """
 
 from __future__ import annotations
@@ -45,17 +46,14 @@ class Healer:
         Raises:
             ServerError: the server refused something; the next round begins anew.
         """
-        stranded = {("run", run["id"]): run for run in self._stranded(live)}
+        stranded = {("run", run["id"]): run for run in self._orphans(live)}
         held = {(limit["tag"], holder) for limit, holders in held_by_ended(self._api) for holder in holders}
         again = self._seen & (stranded.keys() | held)
         self._seen = (stranded.keys() | held) - again
         said = []
         for key in sorted(again):
             if run := stranded.get(key):
-                unmark(self._api, run)
-                said.append(
-                    f"run {run['name']} was to be tried again by a process that is gone; any worker may take it"
-                )
+                said.append(self._mend(run))
             else:
                 tag, task_run = key
                 body = {"names": [tag], "task_run_id": task_run}
@@ -63,22 +61,31 @@ class Healer:
                 said.append(f"a place of tag {tag!r} was held by a task that has ended; it is free")
         return said
 
-    def _stranded(self, live: Collection[str]) -> list[dict[str, Any]]:
-        """Return the runs whose own processes were to try them again, and are gone."""
-        state = {"type": {"any_": ["SCHEDULED"]}, "name": {"any_": ["AwaitingRetry"]}}
+    def _mend(self, run: dict[str, Any]) -> str:
+        if run["state_type"] == "CANCELLING":
+            state = {"type": "CANCELLED", "message": "Its worker died before it had ended the run"}
+            self._api.request("POST", f"/flow_runs/{run['id']}/set_state", {"state": state})
+            return f"run {run['name']} was to be cancelled by a worker that is gone; it is"
+        unmark(self._api, run)
+        return f"run {run['name']} was to be tried again by a process that is gone; workers may take it"
+
+    def _orphans(self, live: Collection[str]) -> list[dict[str, Any]]:
+        """Return the runs that only a process or worker would go on with that is gone."""
         body = {
-            "flow_runs": {"state": state},
+            "flow_runs": {"state": {"type": {"any_": ["SCHEDULED", "CANCELLING"]}}},
             "work_pools": {"name": {"any_": [self._pool]}},
+            # Those that were due, not the many that are scheduled for later.
             "sort": "EXPECTED_START_TIME_ASC",
             "limit": PAGE,
         }
-        rows = [
+        workers = Workers(self._api)
+        return [
             row
             for row in self._api.request("POST", "/flow_runs/filter", body)
-            if (row.get("empirical_policy") or {}).get("retry_type") == RETRYING and row["id"] not in live
+            if (row["state_type"] == "CANCELLING" or (row.get("empirical_policy") or {}).get("retry_type") == RETRYING)
+            and row["id"] not in live
+            and self._is_orphan(row, workers)
         ]
-        workers = Workers(self._api)
-        return [row for row in rows if self._is_orphan(row, workers)]
 
     def _is_orphan(self, run: dict[str, Any], workers: Workers) -> bool:
         name = (run.get("labels") or {}).get("prefect.worker.name")

@@ -117,7 +117,8 @@ class _Keeper:
         self.results: TaskResults | None = None
         self.saved: tuple[RunRecord, Session] | None = None
         self.tasks: dict[str, TaskFacts] = {}
-        self.store = open_store(code.store) if code else store_of(settings, workspace.store)
+        # The run's code came from it.
+        self.store = open_store(code.store, known=True) if code else store_of(settings, workspace.store)
         deployment = code.deployment if code else _deployment_name(settings, flow_run)
         self.deployment = f"{flow.name}/{deployment}" if deployment else None
 

@@ -18,7 +18,8 @@ from prometheus_client import (
 )
 
 from shipway.errors import InputError
-from shipway.prefect.worker import Live, ShipwayWorker
+from shipway.prefect.going_on import Live
+from shipway.prefect.worker import ShipwayWorker
 from shipway.worker.fork import Fork
 
 HOST = "127.0.0.1"

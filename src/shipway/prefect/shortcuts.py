@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 import time
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from shipway.prefect.api import Api
 from shipway.prefect.patience import TRIES
 from shipway.settings import Settings
 
+LATER_SECONDS = 1.0
 FLOW_SECONDS = 60.0
 """How long a flow's name is taken for true; it is shown beside events and changes nothing."""
 
@@ -35,8 +38,8 @@ def shortcuts(settings: Settings, folder: Path) -> dict[str, str | None]:
     found["PREFECT_CLIENT_MAX_RETRIES"] = str(TRIES)
     if not _asks_for_tokens(settings):
         found["PREFECT_CLIENT_CSRF_SUPPORT_ENABLED"] = "false"
-    api = get_current_settings().api
-    if settings.api_url.startswith("http://") and not api.ssl_cert_file:
+    chosen = get_current_settings().api.ssl_cert_file
+    if settings.api_url.startswith("http://") and chosen in (None, os.environ.get("SSL_CERT_FILE")):
         # Every client reads the certificates that it might trust, 20 ms for all the world's, even where none is asked
         # for one. A file with a single one takes a fiftieth of that.
         path = folder / "certificates.pem"
@@ -55,6 +58,33 @@ def _asks_for_tokens(settings: Settings) -> bool:
     except ShipwayError:
         return False  # 422: it is switched off
     return True
+
+
+class Later:
+    """Tells the server of a run's process when nothing waits for the server.
+
+    Args:
+        client: its method is replaced.
+    """
+
+    def __init__(self, client: PrefectClient) -> None:
+        self._update_flow_run = client.update_flow_run
+        self._tasks: set[asyncio.Task[None]] = set()
+        client.update_flow_run = self.flow_run  # type: ignore[method-assign,assignment]
+
+    async def flow_run(self, flow_run_id: UUID, **changes: Any) -> Any:
+        """Change a run: later, where it is its process that is told."""
+        if changes.keys() != {"infrastructure_pid"}:
+            return await self._update_flow_run(flow_run_id, **changes)
+        task = asyncio.create_task(self._tell(flow_run_id, **changes))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return None
+
+    async def _tell(self, flow_run_id: UUID, **changes: Any) -> None:
+        await asyncio.sleep(LATER_SECONDS)
+        with suppress(Exception):
+            await self._update_flow_run(flow_run_id, **changes)
 
 
 class Reads:

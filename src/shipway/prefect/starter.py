@@ -20,7 +20,7 @@ from prefect.settings import Settings, get_current_settings
 from prefect.workers.process import ProcessJobConfiguration
 
 from shipway.errors import ShipwayError
-from shipway.prefect.handover import Handover, Preparations
+from shipway.prefect.handover import Handover, Preparations, Related
 from shipway.prefect.line import Line
 from shipway.worker.fork import Fork
 from shipway.worker.pool import Pool
@@ -121,7 +121,7 @@ class Starter:
             "PREFECT__CONTROL_PORT": str(port),
             "PREFECT__CONTROL_TOKEN": token,
         }
-        argument = Handover(flow_run, code, results).to_json()
+        argument = Handover(flow_run, code, results, related=self._related(flow_run)).to_json()
         self._line = line = Line()
         stack.callback(line.close)
         with ExitStack() as ours:
@@ -131,6 +131,23 @@ class Starter:
             out, err = (1, 2) if self._configuration.stream_output else (nothing, nothing)
             descriptors = (nothing, out, err, line.ear)
             return await pool.fork(ENTRY, argument, environment, str(self._folder), descriptors, self._modules)
+
+    def _related(self, flow_run: FlowRun) -> tuple[Related, ...]:
+        """Return what the worker knows of what a run's events name."""
+        known = self._configuration._related_objects
+        found: list[Related] = [
+            (kind, str(thing.id), str(thing.id), thing.name, list(thing.tags))
+            for kind in ("flow", "deployment")
+            if (thing := known.get(kind))
+        ]
+        if flow_run.work_queue_id and flow_run.work_queue_name:
+            queue = str(flow_run.work_queue_id)
+            found.append(("work-queue", queue, queue, flow_run.work_queue_name, None))
+        if flow_run.work_pool_name and flow_run.work_pool_id:
+            found.append(
+                ("work-pool", flow_run.work_pool_name, str(flow_run.work_pool_id), flow_run.work_pool_name, None)
+            )
+        return tuple(found)
 
     def _own_process(self) -> EngineCommandStarter:
         return EngineCommandStarter(

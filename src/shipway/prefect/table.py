@@ -19,7 +19,8 @@ from rich.live import Live as Display
 from rich.table import Table
 from rich.text import Text
 
-from shipway.prefect.worker import Live, ShipwayWorker
+from shipway.prefect.going_on import Live
+from shipway.prefect.worker import ShipwayWorker
 
 SECONDS = 1.0
 """Time between two looks at what is going on."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,59 +23,28 @@ from prefect.states import Pending
 from prefect.utilities.engine import propose_state
 from prefect.workers.process import ProcessJobConfiguration, ProcessVariables, ProcessWorker, ProcessWorkerResult
 
-from shipway.errors import ShipwayError
 from shipway.prefect import imports
-from shipway.prefect.alarms import Alarms
-from shipway.prefect.api import Api
-from shipway.prefect.automations import ensure_automations
 from shipway.prefect.configuration import ShipwayJobConfiguration, common_environment
 from shipway.prefect.environment import fingerprint
 from shipway.prefect.executor import Executors
+from shipway.prefect.going_on import Live
 from shipway.prefect.handover import Preparations
-from shipway.prefect.healing import Healer
-from shipway.prefect.heartbeats import beat, send
 from shipway.prefect.hooks import Hooks, Place
 from shipway.prefect.patience import be_patient
 from shipway.prefect.pool import POOL_TYPE
 from shipway.prefect.preload import CALLS, MODULES
 from shipway.prefect.scratch import Scratch, sweep
-from shipway.prefect.shortcuts import Reads, shortcuts
+from shipway.prefect.shortcuts import LATER_SECONDS, Later, Reads, shortcuts
 from shipway.prefect.starter import OWN_VARIABLES, Starter, run_environment
+from shipway.prefect.vigil import Vigil
 from shipway.prefect.wakeup import wake
 from shipway.settings import Settings
 from shipway.worker.cores import openmp
 from shipway.worker.fork import Fork
 from shipway.worker.pool import AVAILABLE, Pool
 
-LABEL_SECONDS = 1.0
-
 EXPECTED = 2
 """Deployments whose imports were learnt last get their templates when the worker starts, before their first run."""
-
-
-@dataclass
-class Live:
-    """A run that is going on.
-
-    Attributes:
-        flow_run: the run.
-        flow: its flow's name.
-        handle: its process, once it has one.
-        warm: whether it was forked.
-        since: when the worker took it up.
-        started: seconds from then until it had a process.
-        outcome: how it ended, in a word, once it has.
-        ended: set when its process has ended and its state is settled.
-    """
-
-    flow_run: FlowRun
-    flow: str
-    handle: ProcessHandle | None = None
-    warm: bool = False
-    since: datetime = field(default_factory=lambda: datetime.now(UTC))
-    started: float = 0.0
-    outcome: str = "not_started"
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class ShipwayWorker(ProcessWorker):
@@ -105,10 +73,12 @@ class ShipwayWorker(ProcessWorker):
         self.on_started: Callable[[Live], None] = lambda _live: None
         self.on_ended: Callable[[Live], None] = lambda _live: None
         self._pool: Pool | None = None
+        self._vigil: Vigil | None = None
         self._polling = asyncio.Lock()
         self._asked = False
         self._tasks: list[asyncio.Task[None]] = []
         self._starters: dict[UUID, Starter] = {}
+        self._claiming: dict[UUID, asyncio.Task[bool]] = {}
         self._submitting: dict[UUID, asyncio.Task[None]] = {}
 
     async def setup(self) -> None:
@@ -117,7 +87,7 @@ class ShipwayWorker(ProcessWorker):
         # From here on: a server that does not answer at the start is told at once.
         be_patient()
         stack = self._exit_stack
-        self._reads = Reads(self.client)
+        self._reads, self._later = Reads(self.client), Later(self.client)
         await asyncio.to_thread(sweep)
         scratch = stack.enter_context(Scratch())
         self._scratch = scratch.folder
@@ -138,13 +108,12 @@ class ShipwayWorker(ProcessWorker):
         self._executors = await stack.enter_async_context(Executors())
         self._suspending = await stack.enter_async_context(FlowRunSuspendingObserver(on_suspended=self._suspend))
         self._hooks = Hooks(self._pool)
-        self._alarms = Alarms(self._executors, self._woken, self._goes_on)
         self._tasks = [asyncio.create_task(wake(self._pool_id, self._woken, self._logger))]
         if self._work_pool:
-            await self._install(settings, self._work_pool.name)
-            seconds = settings.heartbeat_seconds
-            self._tasks.append(asyncio.create_task(beat(self._beating, self._work_pool, seconds)))
-            self._tasks.append(asyncio.create_task(self._heal(self._work_pool.name, seconds)))
+            self._vigil = Vigil(
+                settings, self._work_pool, self.name, self.live, self._executors, self._woken, self._logger
+            )
+            self._tasks += await self._vigil.begin()
 
     async def teardown(self, *exc_info: Any) -> None:
         """End the runs that are still there, then disconnect."""
@@ -236,8 +205,6 @@ class ShipwayWorker(ProcessWorker):
                 live.warm = isinstance(handle.raw_process, Fork)
                 live.started = (datetime.now(UTC) - live.since).total_seconds()
                 self.on_started(live)
-                if self._work_pool:
-                    send(flow_run, live.flow, self._work_pool)
                 if live.warm:
                     self._watch(flow_run)
                 if task_status is not None and handle.pid is not None:
@@ -259,22 +226,29 @@ class ShipwayWorker(ProcessWorker):
         """Return the runs that are due and have no process here."""
         found = await super()._get_scheduled_flow_runs()
         for entry in found:
-            if live := self.live.get(entry.flow_run.id):
-                self._alarms.ring(live)
+            if self._vigil and (live := self.live.get(entry.flow_run.id)):
+                self._vigil.due_again(live)
         return [entry for entry in found if entry.flow_run.id not in self.live]
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
         """Claim a run and start it, while its code is got ready."""
         self._reads.begin()
+        # Prefect asks for the deployment first, in case that it is gone; a run of such a one is cancelled either way.
+        self._claiming[flow_run.id] = asyncio.create_task(self._claim(flow_run))
         if self._pool and self._pool.templates:
             self._preparations.begin(flow_run)
         try:
             await super()._submit_run(flow_run)
         finally:
+            self._claiming.pop(flow_run.id, None)
             if flow_run.id not in self.live:
                 await self._preparations.end(flow_run.id)
 
     async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
+        """Claim a run, which has been begun."""
+        return await self._claiming[flow_run.id]
+
+    async def _claim(self, flow_run: FlowRun) -> bool:
         """Claim a run, and note the state that it is claimed in: it holds what the run has been lent."""
         logger = self.get_flow_run_logger(flow_run)
         try:
@@ -300,7 +274,7 @@ class ShipwayWorker(ProcessWorker):
             self._runs_task_group.start_soon(self._label_later, flow_run_id)
 
     async def _label_later(self, flow_run_id: UUID) -> None:
-        await asyncio.sleep(LABEL_SECONDS)
+        await asyncio.sleep(LATER_SECONDS)
         with suppress(Exception):
             await super()._give_worker_labels_to_flow_run(flow_run_id)
 
@@ -310,39 +284,9 @@ class ShipwayWorker(ProcessWorker):
         self._suspending._watches[flow_run.id] = watch = self._suspending._create_watch(flow_run.id)
         watch.initialize(flow_run.state)
 
-    def _goes_on(self, live: Live) -> None:
-        logger = self.get_flow_run_logger(live.flow_run)
-        logger.warning("The server had not heard of the run for a while and took it for crashed; it goes on")
-
     def _suspend(self, flow_run_id: UUID, state: State) -> None:
         if starter := self._starters.get(flow_run_id):
             starter.suspend(state)
-
-    def _beating(self) -> Iterable[tuple[FlowRun, str, int | None]]:
-        """Return the runs for which the worker gives signs of life: from its claim on, until they are cancelled."""
-        return [
-            (live.flow_run, live.flow, live.handle.pid if live.handle else None)
-            for run, live in self.live.items()
-            if not self._executors.cancelling(run)
-        ]
-
-    async def _install(self, settings: Settings, pool: str) -> None:
-        try:
-            await asyncio.to_thread(ensure_automations, Api(settings), settings, pool)
-        except ShipwayError as error:
-            self._logger.warning("Runs that fall silent will not be noticed: %s", error)
-
-    async def _heal(self, pool: str, seconds: float) -> None:
-        healer = Healer(Api(self._settings), pool, self.name)
-        while True:
-            await asyncio.sleep(seconds)
-            try:
-                said = await asyncio.to_thread(healer.round, [str(run) for run in self.live])
-            except ShipwayError as error:
-                self._logger.debug("Could not look for stranded runs: %s", error)
-            else:
-                for words in said:
-                    self._logger.warning("Mended: %s", words)
 
     async def drain(self, seconds: float) -> None:
         """Take up no more runs; let those that are going on finish, and hand back what has not after `seconds`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pathspec
@@ -44,7 +45,7 @@ def changed(folder: Path, before: Mapping[str, Stamp], *, max_bytes: int, max_fi
         max_bytes: most bytes taken in all.
         max_files: most files taken.
     """
-    caches, secrets = pathspec.GitIgnoreSpec.from_lines(NEVER), pathspec.GitIgnoreSpec.from_lines(SECRET)
+    caches, secrets = patterns()
     paths: list[str] = []
     left_out: list[str] = []
     room = max_bytes
@@ -63,6 +64,12 @@ def changed(folder: Path, before: Mapping[str, Stamp], *, max_bytes: int, max_fi
             paths.append(path)
             room -= stamp[0]
     return Captured(tuple(paths), tuple(left_out))
+
+
+@cache
+def patterns() -> tuple[pathspec.GitIgnoreSpec, pathspec.GitIgnoreSpec]:
+    """Return what is never captured, and what is left out because it looks like a secret."""
+    return pathspec.GitIgnoreSpec.from_lines(NEVER), pathspec.GitIgnoreSpec.from_lines(SECRET)
 
 
 def _walk(folder: Path) -> list[tuple[str, Stamp]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shipway.errors import ShipwayError
+from shipway.errors import ShipwayError, StoreUnreachableError
 from shipway.run.growing import GivenUpError, Growing
 from shipway.store.base import Store
 
@@ -58,7 +59,8 @@ class Uploads:
                 self._changed.wait()
             self.check()
             self._waiting += size
-            self._last[key] = self._start(self._send, key, lambda: path, size, done, self._last.get(key))
+            put = partial(self._put, key, path)
+            self._last[key] = self._start(self._send, put, size, done, self._last.get(key))
 
     def send_growing(self, key: str, growing: Growing, done: Done) -> Future[tuple[str, int]]:
         """Have a file sent while it is being written, if it gets large.
@@ -75,12 +77,20 @@ class Uploads:
             StoreError: as `send`.
         """
 
-        def content() -> Path | Iterator[bytes]:
-            return growing.pieces() if growing.reaches(LARGE) else growing.path
+        def put() -> None:
+            if growing.reaches(LARGE):
+                try:
+                    self._store().put(key, growing.pieces())
+                except StoreUnreachableError:
+                    # Pieces that have passed cannot be sent again; the file can, once it is whole.
+                    growing.digest()
+                else:
+                    return
+            self._store().put(key, growing.path)
 
         with self._changed:
             self.check()
-            self._last[key] = self._start(self._send, key, content, 0, done, self._last.get(key))
+            self._last[key] = self._start(self._send, put, 0, done, self._last.get(key))
             return self._start(growing.digest)
 
     def _start(self, work: Callable[..., _T], *arguments: Any) -> Future[_T]:
@@ -88,21 +98,17 @@ class Uploads:
             self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="shipway-upload")
         return self._pool.submit(work, *arguments)
 
-    def _send(
-        self,
-        key: str,
-        content: Callable[[], Path | Iterator[bytes]],
-        size: int,
-        done: Done,
-        before: Future[None] | None,
-    ) -> None:
+    def _put(self, key: str, path: Path) -> None:
+        self._store().put(key, path)
+
+    def _send(self, put: Callable[[], None], size: int, done: Done, before: Future[None] | None) -> None:
         arrived = False
         try:
             if before:
                 # The pool begins with what came first, so this one is at work, or done.
                 before.result()
             if not self._failure:
-                self._store().put(key, content())
+                put()
                 arrived = True
         except ShipwayError as error:
             with self._changed:

@@ -7,7 +7,7 @@ import mimetypes
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace as changed
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +29,7 @@ from shipway.errors import (
 )
 from shipway.store import source
 from shipway.store.base import ObjectInfo
+from shipway.store.patience import patient
 from shipway.store.url import StoreConfig, check_key
 from shipway.store.words import CREDENTIALS_HINT, explain, read_refusal, read_silence
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 RETRY_SECONDS = 60.0
 """How long a failing request is tried again by default: long enough for a local server to be started anew."""
+OUTAGE_SECONDS = 360.0
+"""How long after that a store that has answered before may be away by default: five minutes in all, and some."""
 WHOLE_UPLOAD = 8 << 20
 """Bytes up to which a file is sent in one request, which alone can be conditional, and of each part of a larger one."""
 STREAM_PART = 16 << 20
@@ -50,14 +53,22 @@ _PAUSE = 0.2
 
 
 class ObjectStore:
-    """A bucket and a prefix in it. Safe to share between threads, not across a fork."""
+    """A bucket and a prefix in it. Safe to share between threads, not across a fork.
 
-    def __init__(self, config: StoreConfig, *, retry_seconds: float = RETRY_SECONDS) -> None:
+    Attributes:
+        known: whether the store is known to exist, as it has answered, so that its silence must be an outage.
+        outage_seconds: how long that is waited out.
+    """
+
+    def __init__(
+        self, config: StoreConfig, *, retry_seconds: float = RETRY_SECONDS, outage_seconds: float = OUTAGE_SECONDS
+    ) -> None:
         """Make ready to talk to the bucket; nothing is sent yet.
 
         Args:
             config: where the bucket is, and with what credentials.
             retry_seconds: how long a failing request is tried again.
+            outage_seconds: how long after that, where the store is known.
 
         Raises:
             AccessDeniedError: no credentials are given and the standard AWS chain has none.
@@ -67,6 +78,8 @@ class ObjectStore:
         region = config.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         self._config = changed(config, endpoint_url=endpoint, region=region)
         self._store = _open(self._config, retry_seconds)
+        self.outage_seconds = outage_seconds
+        self.known = False
 
     @property
     def address(self) -> str:
@@ -77,6 +90,7 @@ class ObjectStore:
         """Return the address of one object, as a URL without secrets."""
         return f"s3://{self._config.bucket}/{self._full(key)}"
 
+    @patient
     def read(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         """Return an object's bytes, or `length` of them from `start`; fewer, or none, where it ends before."""
         if start < 0 or (length is not None and length < 0):
@@ -96,6 +110,7 @@ class ObjectStore:
                 return b""
             raise self._translate(error, key) from error
 
+    @patient
     def read_tagged(self, key: str) -> tuple[bytes, str]:
         """Return an object's bytes and the ETag they had."""
         try:
@@ -104,6 +119,7 @@ class ObjectStore:
         except (BaseError, OSError) as error:
             raise self._translate(error, key) from error
 
+    @patient
     def read_changed(self, key: str, etag: str) -> tuple[bytes, str] | None:
         """Return an object's bytes and ETag, or None when its ETag is still `etag`."""
         try:
@@ -116,12 +132,18 @@ class ObjectStore:
 
     def stream(self, key: str) -> Iterator[bytes]:
         """Yield an object's bytes in pieces, memory bounded."""
+        reading = _Reading(self._store, self._full(key))
+        while piece := self._piece(reading, key):
+            yield piece
+
+    @patient
+    def _piece(self, reading: _Reading, key: str) -> bytes:
         try:
-            for piece in obstore.get(self._store, self._full(key)).stream(min_chunk_size=1 << 20):
-                yield bytes(piece)
+            return reading.piece()
         except (BaseError, OSError) as error:
             raise self._translate(error, key) from error
 
+    @patient
     def head(self, key: str) -> ObjectInfo:
         """Return what is known of an object without reading it."""
         path = self._full(key)
@@ -137,14 +159,23 @@ class ObjectStore:
 
     def put(self, key: str, data: bytes | Path | Iterator[bytes]) -> str:
         """Write an object, replacing what was there; a path or iterator is streamed, memory bounded."""
+        if isinstance(data, bytes | Path):
+            return self._put(key, data)
+        try:
+            # What it is made of comes once; it cannot be sent again.
+            return self._multipart(self._full(key), data, STREAM_PART)
+        except (BaseError, OSError) as error:
+            raise self._translate(error, key) from error
+
+    @patient
+    def _put(self, key: str, data: bytes | Path) -> str:
         path = self._full(key)
         try:
-            if not isinstance(data, bytes | Path):
-                return self._multipart(path, data, STREAM_PART)
             return self._send(path, data, "overwrite") if _fits(data) else self._upload(path, data)
         except (BaseError, OSError) as error:
             raise self._translate(error, key) from error
 
+    @patient
     def create(self, key: str, data: bytes | Path, *, sha256: str | None = None) -> str:
         """Write an object that must not exist yet, atomically; one that holds the same bytes already counts as written.
 
@@ -175,6 +206,7 @@ class ObjectStore:
             raise ObjectExistsError(f"{self.url(key)} exists already")
         raise ConflictError(f"{self.url(key)} is being written by somebody else", hint="try again")
 
+    @patient
     def replace(self, key: str, data: bytes, *, etag: str) -> str:
         """Write an object only if its ETag is still `etag`; one that holds the same bytes already counts as written."""
         path = self._full(key)
@@ -200,6 +232,7 @@ class ObjectStore:
                 raise ConflictError(f"{self.url(key)} was changed by somebody else meanwhile")
         raise ConflictError(f"{self.url(key)} was removed or is being changed by somebody else")
 
+    @patient
     def delete(self, key: str) -> None:
         """Remove an object; one that does not exist is no error."""
         try:
@@ -213,10 +246,14 @@ class ObjectStore:
         """Yield the objects whose key starts with `prefix`, in no fixed order; cheapest when it ends with `/`."""
         # obstore lists whole folders only, and the rest of the prefix is compared here.
         folder = prefix.rpartition("/")[0]
-        path = self._full(folder) if folder else self._config.prefix
+        listing = _Listing(self._store, (self._full(folder) if folder else self._config.prefix) or None)
+        while page := self._page(listing, prefix):
+            yield from (info for info in map(self._info, page) if info.key.startswith(prefix))
+
+    @patient
+    def _page(self, listing: _Listing, prefix: str) -> Sequence[Any]:
         try:
-            for page in obstore.list(self._store, path or None):
-                yield from (info for info in map(self._info, page) if info.key.startswith(prefix))
+            return listing.page()
         except (BaseError, OSError) as error:
             raise self._translate(error, prefix) from error
 
@@ -340,6 +377,59 @@ def _open(config: StoreConfig, retry_seconds: float) -> S3Store:
             "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
         },
     )
+
+
+class _Reading:
+    """An object's bytes, piece by piece, that go on where they were when a piece did not come."""
+
+    def __init__(self, store: S3Store, path: str) -> None:
+        self._store = store
+        self._path = path
+        self._pieces: Iterator[Any] | None = None
+        self._tag: str | None = None
+        self._at = 0
+        self._size = 0
+
+    def piece(self) -> bytes:
+        """Return the next piece, none at the end."""
+        if self._pieces is None:
+            if self._at and self._at == self._size:
+                return b""
+            # The rest of this very object, not of one that has taken its place.
+            options: Any = {"range": {"offset": self._at}, "if_match": self._tag} if self._at else None
+            answer = obstore.get(self._store, self._path, options=options)
+            self._tag, self._size = answer.meta["e_tag"], answer.meta["size"]
+            self._pieces = iter(answer.stream(min_chunk_size=1 << 20))
+        try:
+            piece = bytes(next(self._pieces, b""))
+        except (BaseError, OSError):
+            self._pieces = None
+            raise
+        self._at += len(piece)
+        return piece
+
+
+class _Listing:
+    """A list of objects, page by page, that goes on where it was when a page did not come."""
+
+    def __init__(self, store: S3Store, path: str | None) -> None:
+        self._store = store
+        self._path = path
+        self._pages: Iterator[Sequence[Any]] | None = None
+        self._last: str | None = None
+
+    def page(self) -> Sequence[Any]:
+        """Return the next page, an empty one at the end."""
+        if self._pages is None:
+            self._pages = obstore.list(self._store, self._path, offset=self._last)
+        try:
+            page = next(self._pages, ())
+        except (BaseError, OSError):
+            self._pages = None
+            raise
+        if page:
+            self._last = max(str(meta["path"]) for meta in page)
+        return page
 
 
 class _Fixed:

@@ -6,12 +6,13 @@ from shipway.store.base import Store
 from shipway.store.url import StoreConfig
 
 
-def open_store(config: StoreConfig, *, retry_seconds: float | None = None) -> Store:
+def open_store(config: StoreConfig, *, retry_seconds: float | None = None, known: bool = False) -> Store:
     """Open the store that `config` describes; nothing is sent yet.
 
     Args:
         config: where the store is.
         retry_seconds: how long a failing request is tried again, where the store is a bucket; by default a minute.
+        known: whether it has answered somebody before, so that its silence is an outage, to be waited out.
 
     Raises:
         AccessDeniedError: no credentials are given and the standard AWS chain has none.
@@ -22,4 +23,6 @@ def open_store(config: StoreConfig, *, retry_seconds: float | None = None) -> St
         return FolderStore(config.folder)
     from shipway.store.object_store import RETRY_SECONDS, ObjectStore
 
-    return ObjectStore(config, retry_seconds=RETRY_SECONDS if retry_seconds is None else retry_seconds)
+    store = ObjectStore(config, retry_seconds=RETRY_SECONDS if retry_seconds is None else retry_seconds)
+    store.known = known
+    return store

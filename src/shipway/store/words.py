@@ -32,6 +32,8 @@ _CODE = re.compile(r"<Code>([^<]*)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _IN_REGION = re.compile(r"<Region>([^<]*)</Region>|expecting '([a-z0-9-]+)'")
 # What the client says when there was no answer, what that means, and what to do.
+_DAMAGED = frozenset({"BadDigest", "IncompleteBody", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"})
+
 _SILENCES = (
     ("dns error", "its name cannot be resolved", "check the endpoint's spelling and your network"),
     ("InvalidContentType", "it does not speak TLS", "write http:// instead of https://"),
@@ -39,6 +41,7 @@ _SILENCES = (
     ("tcp connect error", "nothing accepts connections there", "is it running, and is the port right?"),
     ("TimedOut", "it took too long", "check its address and your network"),
     ("error sending request", "the connection was lost", "check its address and your network"),
+    ("response body error", "its answer broke off", "check its address and your network"),
 )
 
 
@@ -99,6 +102,10 @@ def explain(refusal: Refusal, config: StoreConfig, thing: str) -> StoreError:
         error = AccessDeniedError(
             f"the credentials do not allow this on {thing}{at}",
             hint="grant s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket on the bucket and its objects",
+        )
+    elif code in _DAMAGED:
+        error = StoreUnreachableError(
+            f"what was sent to the store{at} arrived damaged, it says of {thing} ({code})", hint="check your network"
         )
     elif status == 429 or status >= 500:
         error = StoreUnreachableError(
