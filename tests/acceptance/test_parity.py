@@ -75,17 +75,10 @@ def one_too_many(play: Play) -> None:
 CASES = [
     Case("plain", "plain"),
     Case("outer", "outer"),
-    Case("flow-retries", "flow_retries"),
     Case("fails", "fails"),
-    Case("crashing-hook", "crashing_hook"),
     Case("killed", "killed"),
     Case("cancelled", "cancelled", cancel),
     Case("suspends", "suspends", resume_suspended),
-    Case(
-        "folder",
-        "folder",
-        variables={"working_dir": "FOLDER/SIDE"},
-    ),
     Case(
         "limited",
         "limited",
@@ -96,6 +89,13 @@ CASES = [
 """The things that a worker has to do with a run; a run costs the stock worker seconds of processor time."""
 
 MORE = [
+    Case("flow-retries", "flow_retries"),
+    Case("crashing-hook", "crashing_hook"),
+    Case(
+        "folder",
+        "folder",
+        variables={"working_dir": "FOLDER/SIDE"},
+    ),
     Case("async-flow", "async_flow"),
     Case("generator", "generator"),
     Case("completes", "completes"),

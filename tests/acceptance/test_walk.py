@@ -188,6 +188,7 @@ def test_a_run_that_did_not_complete_left_nothing(project: Shell, body: str, sta
     assert "has no data" in one_line(project("get", f"run-{name}", "before"), 4)
 
 
+@pytest.mark.long
 def test_stores_of_other_blocks_serve_too(project: Shell, stack: Shell, flow: str) -> None:
     """prefect-aws's `s3-bucket` and Prefect's `local-file-system` are accepted wherever a block is named."""
     secrets = json.loads((stack.folder / ".shipway/secrets.json").read_text())

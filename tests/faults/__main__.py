@@ -66,10 +66,13 @@ def play_store(seeds: range) -> Table:
                 outcome = store_scenarios.play(server, seed)
             except Exception as error:  # noqa: BLE001 - what it is is told, and counts as lost
                 tell(seed, error)
-                table.note(f"{store_scenarios.name(seed)}", time.monotonic() - began, lost=True)
+                table.note(store_scenarios.chosen(seed)[1], time.monotonic() - began, lost=True)
             else:
                 failed = outcome.failed is not None
-                table.note(outcome.name, time.monotonic() - began, failed=failed, faults=outcome.faults)
+                if failed:
+                    print(seed, outcome, flush=True)
+                kind = store_scenarios.chosen(seed)[1]
+                table.note(kind, time.monotonic() - began, failed=failed, faults=outcome.faults)
     return table
 
 

@@ -124,6 +124,7 @@ def test_fresh_imports_in_any_case_and_replaces_what_was_known(
     assert project.look().flow["description"] == "after"
 
 
+@pytest.mark.long
 def test_modules_that_are_no_part_of_the_release(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +160,7 @@ def test_a_folder_that_the_import_changes(project: Project) -> None:
     assert project.imports() == 0
 
 
+@pytest.mark.long
 def test_a_look_that_failed_is_never_remembered(project: Project, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     project.write(f"if Path({str(broken)!r}).exists(): raise ValueError('it is broken')")

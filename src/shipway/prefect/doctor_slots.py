@@ -60,7 +60,8 @@ def _ended_tasks(api: Api, holders: Iterable[object]) -> set[str]:
     earlier = (
         row
         for row in api.pages("/task_runs/filter", {"task_runs": mine, "sort": "ID_DESC"})
-        if row["flow_run_run_count"] < attempts.get(row["flow_run_id"], 0)
+        # 0 until it is known which attempt of its flow run a task is of.
+        if 0 < row["flow_run_run_count"] < attempts.get(row["flow_run_id"], 0)
     )
     return {row["id"] for rows in (tasks, orphans, earlier) for row in rows}
 

@@ -61,14 +61,15 @@ class ObjectStore:
     """
 
     def __init__(
-        self, config: StoreConfig, *, retry_seconds: float = RETRY_SECONDS, outage_seconds: float = OUTAGE_SECONDS
+        self, config: StoreConfig, *, retry_seconds: float | None = None, outage_seconds: float | None = None
     ) -> None:
         """Make ready to talk to the bucket; nothing is sent yet.
 
         Args:
             config: where the bucket is, and with what credentials.
-            retry_seconds: how long a failing request is tried again.
-            outage_seconds: how long after that, where the store is known.
+            retry_seconds: how long a failing request is tried again; by default `RETRY_SECONDS`.
+            outage_seconds: how long after that, where the store is known; by default as long as `retry_seconds`, where
+                that is given, else `OUTAGE_SECONDS`.
 
         Raises:
             AccessDeniedError: no credentials are given and the standard AWS chain has none.
@@ -77,7 +78,9 @@ class ObjectStore:
         endpoint = config.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         region = config.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         self._config = changed(config, endpoint_url=endpoint, region=region)
-        self._store = _open(self._config, retry_seconds)
+        self._store = _open(self._config, RETRY_SECONDS if retry_seconds is None else retry_seconds)
+        if outage_seconds is None:
+            outage_seconds = OUTAGE_SECONDS if retry_seconds is None else retry_seconds
         self.outage_seconds = outage_seconds
         self.known = False
 

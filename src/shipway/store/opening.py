@@ -21,8 +21,8 @@ def open_store(config: StoreConfig, *, retry_seconds: float | None = None, known
         from shipway.store.folder import FolderStore
 
         return FolderStore(config.folder)
-    from shipway.store.object_store import RETRY_SECONDS, ObjectStore
+    from shipway.store.object_store import ObjectStore
 
-    store = ObjectStore(config, retry_seconds=RETRY_SECONDS if retry_seconds is None else retry_seconds)
+    store = ObjectStore(config, retry_seconds=retry_seconds)
     store.known = known
     return store

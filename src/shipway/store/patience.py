@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -38,9 +39,10 @@ def patient(method: Callable[Concatenate[_S, _P], _R]) -> Callable[Concatenate[_
     def wrapped(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             result = method(self, *args, **kwargs)
-        except StoreUnreachableError:
+        except StoreUnreachableError as error:
             if not self.known:
                 raise
+            logging.getLogger(__name__).warning("%s; trying again for up to %g s", error, self.outage_seconds)
             # Imported where it is needed, which most processes never do.
             from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 

@@ -1,0 +1,40 @@
+"""The short list of seeded scenarios; `make faults` plays the long one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.faults import process_scenarios, store_scenarios
+from tests.faults.proxy import FAULTS, faulty_proxy
+from tests.faults.stage import Stage, staged
+
+from shipway.testing import S3Server
+
+STORE = range(0, len(store_scenarios.ACTIONS) * len(FAULTS), 5)
+"""Five has no divisor in common with either number: every action and every fault is among them."""
+PROCESSES = range(len(process_scenarios.VICTIMS) * len(process_scenarios.SIGNALS))
+
+
+@pytest.fixture(scope="module")
+def proxied(s3_server: S3Server) -> Iterator[S3Server]:
+    with faulty_proxy(s3_server.endpoint_url) as proxy:
+        store_scenarios.PROXIES[s3_server.endpoint_url] = proxy
+        yield s3_server
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with staged(tmp_path_factory.mktemp("s")) as found:
+        yield found
+
+
+@pytest.mark.parametrize("seed", STORE, ids=store_scenarios.name)
+def test_a_store_behind_a_bad_network(proxied: S3Server, seed: int) -> None:
+    store_scenarios.play(proxied, seed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", PROCESSES, ids=process_scenarios.name)
+def test_processes_that_are_hit(stage: Stage, seed: int) -> None:
+    process_scenarios.play(stage, seed)
