@@ -78,17 +78,21 @@ def play(server: S3Server, seed: int) -> Outcome:
     """Play the scenario of a seed and check what it left; raises AssertionError where a guarantee was broken."""
     dice = random.Random(seed)  # noqa: S311
     action, fault = chosen(seed)
-    bucket = server.new_bucket()
+    # A bucket of each server, a prefix of each scenario: the server keeps a volume for every bucket, and has so many.
+    if server.endpoint_url not in BUCKETS:
+        BUCKETS[server.endpoint_url] = server.new_bucket()
+    config = replace(server.config(BUCKETS[server.endpoint_url]), prefix=f"seed-{seed}")
     with tempfile.TemporaryDirectory(prefix="shipway-faults-") as folder:
         scratch = Path(folder)
-        straight = ObjectStore(server.config(bucket))
+        straight = ObjectStore(config)
         source = write_project(scratch / "project", dice)
         release = build(scan(source), straight)
         move_pointer(straight, FLOW, NAME, release.version)
         commit(straight, scratch, 1, {"numbers": [1, 2, 3], "large": bytes(9 << 20)})
         proxy = PROXIES[server.endpoint_url]
-        config = replace(server.config(bucket), endpoint_url=proxy.url)
-        faulty = ObjectStore(config, retry_seconds=RETRY_SECONDS, outage_seconds=RETRY_SECONDS)
+        faulty = ObjectStore(
+            replace(config, endpoint_url=proxy.url), retry_seconds=RETRY_SECONDS, outage_seconds=RETRY_SECONDS
+        )
         faulty.known = True
         proxy.befall(at_random(seed, (fault,), SHARE, MOST))
         it = Play(straight, faulty, scratch, dice, release.version, source)
@@ -115,6 +119,7 @@ def name(seed: int) -> str:
     return f"{action.__name__.replace('_', ' ')}: {fault}"
 
 
+BUCKETS: dict[str, str] = {}
 PROXIES: dict[str, FaultyProxy] = {}
 """The running proxy of each server, by its address."""
 
