@@ -6,7 +6,6 @@ import base64
 import glob
 import json
 import os
-import random
 import select
 import shutil
 import signal
@@ -29,7 +28,7 @@ from shipway.stack import StackFacts, facts
 from shipway.store.base import Store
 from shipway.store.opening import open_store
 from shipway.testing import skip_or_fail
-from tests.acceptance.conftest import Shell, one_line
+from tests.acceptance.conftest import Shell, one_line, quiet_port
 
 LIMIT = 90.0
 NOBODY = 65534
@@ -40,15 +39,6 @@ def wait(condition: Callable[[], Any], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain until {what}"
         time.sleep(0.1)
-
-
-def quiet_port() -> int:
-    """Return a free port that the system does not give to clients, so that it is still free when a server wants it."""
-    while True:
-        port = random.randint(12000, 30000)  # noqa: S311
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
 
 
 def known(shell: Shell) -> StackFacts:

@@ -26,10 +26,10 @@ from prefect.types._datetime import now
 from prefect.workers.base import BaseJobConfiguration, BaseWorker
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
+from shipway.prefect.automations import HEARTBEAT
 from shipway.prefect.configuration import ShipwayJobConfiguration
 from shipway.prefect.executor import _Killer, _Proposer
 from shipway.prefect.handover import Handover
-from shipway.prefect.heartbeats import EVENT
 from shipway.prefect.hooks import Hooks
 from shipway.prefect.preload import build_models
 from shipway.prefect.starter import Starter
@@ -155,7 +155,7 @@ def test_default_results_are_asked_for_by_two_functions() -> None:
 
 def test_heartbeats_are_switched_by_a_setting_and_named_as_ours() -> None:
     assert "get_current_settings().flows.heartbeat_frequency" in source_of(flow_engine.BaseFlowRunEngine)
-    assert f'event="{EVENT}"' in source_of(flow_engine.BaseFlowRunEngine._emit_flow_run_heartbeat)
+    assert f'event="{HEARTBEAT}"' in source_of(flow_engine.BaseFlowRunEngine._emit_flow_run_heartbeat)
     seconds = get_current_settings().flows.heartbeat_frequency
     assert seconds is None or seconds >= flow_engine.MINIMUM_HEARTBEAT_INTERVAL
 

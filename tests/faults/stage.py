@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from tests.acceptance.conftest import Shell
+from tests.acceptance.conftest import Shell, quiet_port
 
 from shipway.digest import sha256_file
 from shipway.errors import NotFoundError, ShipwayError
@@ -324,12 +322,3 @@ def patient(ask: Callable[[], Any]) -> Any:
             if time.monotonic() > deadline:
                 raise
         time.sleep(0.5)
-
-
-def quiet_port() -> int:
-    """Return a free port that the system does not give to clients, so that it is still free when a server wants it."""
-    while True:
-        port = random.randint(12000, 30000)  # noqa: S311
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port

@@ -31,7 +31,10 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.mark.parametrize("seed", STORE, ids=store_scenarios.name)
 def test_a_store_behind_a_bad_network(proxied: S3Server, seed: int) -> None:
-    store_scenarios.play(proxied, seed)
+    outcome = store_scenarios.play(proxied, seed)
+    # What is wrong with an answer may be for people; everything else is to be got over.
+    if store_scenarios.chosen(seed)[1] not in ("flip", "stale"):
+        assert outcome.failed is None
 
 
 @pytest.mark.long

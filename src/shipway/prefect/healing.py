@@ -95,6 +95,8 @@ class Healer:
 
 
 def unmark(api: Api, run: dict[str, Any]) -> None:
-    """Let workers take a run that was left to its own process."""
+    """Let workers take a run that a retry has left to its own process; nothing where it is not marked so."""
     policy = run.get("empirical_policy") or {}
+    if not policy.get("retry_type"):
+        return
     api.request("PATCH", f"/flow_runs/{run['id']}", {"empirical_policy": policy | {"retry_type": None}})

@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import FlowRun, WorkPool
 from prefect.events import RelatedResource, emit_event
 from prefect.events.related import tags_as_related_resources
 
-EVENT = "prefect.flow-run.heartbeat"
+from shipway.prefect.automations import HEARTBEAT
 
 
 async def beat(live: Callable[[], Iterable[tuple[FlowRun, str, int | None]]], pool: WorkPool, seconds: float) -> None:
@@ -43,7 +43,7 @@ def send(flow_run: FlowRun, flow: str, pool: WorkPool) -> None:
     if flow_run.deployment_id:
         related.append(_related(f"prefect.deployment.{flow_run.deployment_id}", "deployment"))
     emit_event(
-        event=EVENT,
+        event=HEARTBEAT,
         resource={
             "prefect.resource.id": f"prefect.flow-run.{flow_run.id}",
             "prefect.resource.name": flow_run.name or "",

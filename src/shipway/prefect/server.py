@@ -20,7 +20,7 @@ if __name__ == "__main__":
 import argparse
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -75,16 +75,12 @@ async def forgive_silence() -> None:
     db = provide_database_interface()
     now = datetime.now(UTC)
     ours = sa.select(db.Automation.id).where(db.Automation.name.startswith("shipway: "))
-    try:
+    buckets = sa.select(db.AutomationBucket).where(db.AutomationBucket.automation_id.in_(ours))
+    # A database that is new or old gets its tables when the server starts; what is wrong otherwise is told then.
+    with suppress(DBAPIError):
         async with db.session_context(begin_transaction=True) as session:
-            buckets = await session.scalars(
-                sa.select(db.AutomationBucket).where(db.AutomationBucket.automation_id.in_(ours))
-            )
-            for bucket in buckets:
+            for bucket in await session.scalars(buckets):
                 bucket.end = max(bucket.end, now + (bucket.end - bucket.start))
-    except DBAPIError as error:
-        # A database that is new or old gets its tables when the server starts; what is wrong otherwise is told then.
-        print(f"silence not forgiven: {type(error.orig).__name__}", flush=True)  # noqa: T201
     await (await db.engine()).dispose()
 
 

@@ -26,6 +26,7 @@ from uuid import UUID
 
 from shipway.errors import ServerUnreachableError
 from shipway.prefect.api import Api
+from shipway.prefect.healing import RETRYING, unmark
 from shipway.prefect.runs import FINAL, PATIENCE_SECONDS, POLL_SECONDS
 from shipway.run.session import current
 from shipway.settings import Settings
@@ -65,9 +66,7 @@ def wait_for_turn(run_id: str) -> None:
 
 def _waits_for_a_place(run: Mapping[str, Any]) -> bool:
     """Tell whether a run needs somebody to take it up; one that is retried by its own process does not."""
-    return bool(
-        run["state_type"] == "SCHEDULED" and (run.get("empirical_policy") or {}).get("retry_type") != "in_process"
-    )
+    return bool(run["state_type"] == "SCHEDULED" and (run.get("empirical_policy") or {}).get("retry_type") != RETRYING)
 
 
 def _give_up_place(api: Api, before: Mapping[str, Any]) -> None:
@@ -81,10 +80,7 @@ def _give_up_place(api: Api, before: Mapping[str, Any]) -> None:
     if session is None:
         return
     run_id = session.order.run_id
-    policy = api.request("GET", f"/flow_runs/{run_id}").get("empirical_policy") or {}
-    if policy.get("retry_type"):
-        # Left by a retry within this process; no worker takes a run that is marked so.
-        api.request("PATCH", f"/flow_runs/{run_id}", {"empirical_policy": policy | {"retry_type": None}})
+    unmark(api, api.request("GET", f"/flow_runs/{run_id}"))
     due = max(datetime.now(UTC), _due(before)) + BEHIND
     message = f"Gave up its place for run {before['name']}, which comes first and waits for one"
     with get_client(sync_client=True) as client:
