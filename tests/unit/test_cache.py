@@ -460,7 +460,8 @@ def test_a_full_disk_fails_no_run(
 def test_a_cache_that_never_rests_fails_no_run(
     place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    version = place.release(flow="x = 1")
+    # What comes from the store is written into the workspace as it arrives; its twin is a copy of the cache's.
+    version = place.release(flow="x = 1", twin="x = 1")
     place.read(version)
 
     def touch_and_copy(source: str, *rest: object) -> object:
@@ -468,5 +469,5 @@ def test_a_cache_that_never_rests_fails_no_run(
         return copy_file(source, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr("shipway.release.cache.copy_file", touch_and_copy)
-    assert place.read(version) == {"flow": b"x = 1"}
+    assert place.read(version) == {"flow": b"x = 1", "twin": b"x = 1"}
     assert "change while they are used" in caplog.text

@@ -20,7 +20,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -120,21 +120,19 @@ class Cache:
             OSError: the cache, or the folder, cannot be used.
         """
         known = self._recall(version.release_id)
-        filled = False
         for _ in range(TRIES):
-            if known is None:
-                known, filled = self._fill(store, version), True
-            with ExitStack() as undo:
-                undo.callback(known.lease.close)
-                try:
-                    copied = Copied(self._copy(known, folder), known.lease)
-                except _TouchedError:
-                    known = None
-                    continue
+            with suppress(_TouchedError), ExitStack() as undo:
+                with appearing(folder) as scratch:
+                    filled, arrived = known is None, frozenset[str]()
+                    if known is None:
+                        known, arrived = self._fill(store, version, scratch)
+                    undo.callback(known.lease.close)
+                    stamps = self._copy(known, scratch, arrived)
                 if filled:
                     self.trim()
                 undo.pop_all()
-                return copied
+                return Copied(stamps, known.lease)
+            known = None
         raise OSError(f"files in {self.folder} change while they are used")
 
     def tree(self, version: Version) -> tuple[Entry, ...] | None:
@@ -149,26 +147,39 @@ class Cache:
         """Remove what was used longest ago until the rest has at most `max_bytes`; what is in use stays."""
         trim(self.folder, self.max_bytes if max_bytes is None else max_bytes)
 
-    def _copy(self, known: _Known, folder: Path) -> dict[str, Stamp]:
+    def _copy(self, known: _Known, scratch: Path, arrived: frozenset[str]) -> dict[str, Stamp]:
+        """Write the files of a release, but for the contents that were written when they arrived from the store."""
+        first = contents(known.entries)
+        if not arrived:
+            self._prepare(known.entries, scratch)
         made: dict[str, Stamp] = {}
-        with appearing(folder) as scratch:
-            check_room(scratch, sum(entry.size for entry in known.entries))
-            make_folders(known.entries, scratch)
-            for entry in known.entries:
-                target = f"{scratch}/{entry.path}"
-                try:
-                    found, copy = copy_file(self._file(entry.sha256), target, entry.size, permissions(entry))
-                except OSError:
-                    if self._is(entry.sha256, known.stamps):
-                        raise
-                    raise _TouchedError from None
-                # Judged after the copy: a file that is now as it was when it was verified was so while it was read.
-                if found != known.stamps.get(entry.sha256):
-                    raise _TouchedError
-                if entry.mode != LINK:
-                    made[entry.path] = copy
-            make_links(known.entries, scratch)
+        for entry in known.entries:
+            target = f"{scratch}/{entry.path}"
+            if entry.sha256 in arrived and entry is first[entry.sha256]:
+                copy = stamp(os.lstat(target))
+            else:
+                copy = self._copy_content(known, entry, target)
+            if entry.mode != LINK:
+                made[entry.path] = copy
+        make_links(known.entries, scratch)
         return made
+
+    def _copy_content(self, known: _Known, entry: Entry, target: str) -> Stamp:
+        try:
+            found, copy = copy_file(self._file(entry.sha256), target, entry.size, permissions(entry))
+        except OSError:
+            if self._is(entry.sha256, known.stamps):
+                raise
+            raise _TouchedError from None
+        # Judged after the copy: a file that is now as it was when it was verified was so while it was read.
+        if found != known.stamps.get(entry.sha256):
+            raise _TouchedError
+        return copy
+
+    @staticmethod
+    def _prepare(entries: Iterable[Entry], scratch: Path) -> None:
+        check_room(scratch, sum(entry.size for entry in entries))
+        make_folders(entries, scratch)
 
     def _recall(self, release_id: str) -> _Known | None:
         """Return what is known of a release, leased, or None."""
@@ -194,8 +205,12 @@ class Cache:
             undo.pop_all()
         return known
 
-    def _fill(self, store: Store, version: Version) -> _Known:
-        """Make a release complete in the cache; of several that want to, one does it and the others wait for it."""
+    def _fill(self, store: Store, version: Version, workspace: Path) -> tuple[_Known, frozenset[str]]:
+        """Make a release complete in the cache; of several that want to, one does it and the others wait for it.
+
+        Returns:
+            The release, and the contents that came from the store: they are in `workspace` too.
+        """
         with filling(self.folder, version.release_id), ExitStack() as undo:
             manifest: Manifest | None = None
             known = self._recall(version.release_id)
@@ -204,6 +219,7 @@ class Cache:
                 known = _Known(self._remember(version.release_id, manifest.entries), manifest.entries, {})
             undo.callback(known.lease.close)
             wanted = contents(known.entries)
+            missing: list[str] = []
             good = {sha256: known.stamps[sha256] for sha256 in wanted if self._is(sha256, known.stamps)}
             if len(good) < len(wanted):
                 others = self._neighbours()
@@ -212,21 +228,26 @@ class Cache:
                         good[sha256] = found
                 if missing := [sha256 for sha256 in wanted if sha256 not in good]:
                     # Where contents lie is a matter of the store, and the tree may have come here from another one.
-                    good |= self._fetch(store, manifest or read_manifest(store, version), missing)
+                    good |= self._fetch(store, manifest or read_manifest(store, version), missing, workspace)
                 # Whatever is written to the files after this moment shows in their stamps.
                 time.sleep(TICK_SECONDS)
                 self._write("stamps", version.release_id, canonical_json(good)).close()
             undo.pop_all()
-            return _Known(known.lease, known.entries, good)
+            return _Known(known.lease, known.entries, good), frozenset(missing)
 
-    def _fetch(self, store: Store, manifest: Manifest, missing: list[str]) -> dict[str, Stamp]:
+    def _fetch(self, store: Store, manifest: Manifest, missing: list[str], workspace: Path) -> dict[str, Stamp]:
         scratch = self.folder / "tmp" / manifest.release_id
         shutil.rmtree(scratch, ignore_errors=True)  # of a fill that was killed
         scratch.mkdir()
         try:
             wanted = contents(manifest.entries)
             check_room(scratch, sum(wanted[sha256].size for sha256 in missing))
-            fetch(store, manifest, {sha256: f"{scratch}/{sha256}" for sha256 in missing}, lambda _entry: 0o444)
+            self._prepare(manifest.entries, workspace)
+
+            def places(entry: Entry) -> list[tuple[str, int]]:
+                return [(f"{scratch}/{entry.sha256}", 0o444), (f"{workspace}/{entry.path}", permissions(entry))]
+
+            fetch(store, manifest, set(missing), places)
             found = {}
             for item in list(os.scandir(scratch)):
                 path = self._file(item.name)

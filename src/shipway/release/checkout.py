@@ -6,8 +6,9 @@ import hashlib
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from shipway.blob import PACK_BYTES
@@ -47,7 +48,7 @@ def checkout(store: Store, version: Version, folder: Path) -> Manifest:
         with appearing(folder) as scratch:
             check_room(scratch, manifest.size)
             make_folders(manifest.entries, scratch)
-            fetch(store, manifest, {sha256: f"{scratch}/{entry.path}" for sha256, entry in first.items()})
+            fetch(store, manifest, first, lambda entry: [(f"{scratch}/{entry.path}", permissions(entry))])
             for entry in manifest.entries:
                 source = first[entry.sha256]
                 if entry is not source:
@@ -75,7 +76,7 @@ def contents(entries: Iterable[Entry]) -> dict[str, Entry]:
 
 
 def fetch(
-    store: Store, manifest: Manifest, targets: Mapping[str, str], mode: Callable[[Entry], int] = permissions
+    store: Store, manifest: Manifest, wanted: Collection[str], places: Callable[[Entry], Iterable[tuple[str, int]]]
 ) -> None:
     """Write contents into files that do not exist yet: one request for each object they lie in.
 
@@ -85,8 +86,8 @@ def fetch(
     Args:
         store: where the contents are.
         manifest: the release they are contents of.
-        targets: the files to write, by sha256.
-        mode: permissions of the file that the first entry with a content is written to.
+        wanted: the contents, by sha256.
+        places: what gives the files that the content of an entry is written to as it arrives, and their permissions.
 
     Raises:
         IntegrityError: an object is missing, or a content in it is not what it was.
@@ -94,9 +95,9 @@ def fetch(
     """
     by_object: defaultdict[str, list[Entry]] = defaultdict(list)
     for sha256, entry in contents(manifest.entries).items():
-        if sha256 in targets:
+        if sha256 in wanted:
             by_object[manifest.contents[sha256].key].append(entry)
-    work = _Fetch(store, manifest, targets, mode)
+    work = _Fetch(store, manifest, places)
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
         # The longest first, lest one of them begins when all others are done.
         order = sorted(by_object.items(), key=lambda item: -sum(entry.size for entry in item[1]))
@@ -113,32 +114,28 @@ def fetch(
 class _Fetch:
     """One fetch, seen from its threads."""
 
-    def __init__(
-        self, store: Store, manifest: Manifest, targets: Mapping[str, str], mode: Callable[[Entry], int]
-    ) -> None:
+    def __init__(self, store: Store, manifest: Manifest, places: Callable[[Entry], Iterable[tuple[str, int]]]) -> None:
         self.store = store
         self.manifest = manifest
-        self.targets = targets
-        self.mode = mode
+        self.places = places
         self.stopped = threading.Event()
         self.packs = threading.Semaphore(PACKS_AT_ONCE)
 
     def blob(self, key: str, entries: list[Entry]) -> None:
         for entry in entries:
             digest, left = hashlib.sha256(), entry.size
-            file = os.open(self.targets[entry.sha256], CREATE, self.mode(entry))
-            try:
-                for piece in self.store.stream(key):
-                    digest.update(piece)
-                    left -= len(piece)
-                    # An object that is too long is not written to the disk's end.
-                    if left < 0 or self.stopped.is_set():
-                        break
-                    write(file, piece)
-            except ObjectNotFoundError:
-                raise self._missing(key, entry) from None
-            finally:
-                os.close(file)
+            with self._files(entry) as files:
+                try:
+                    for piece in self.store.stream(key):
+                        digest.update(piece)
+                        left -= len(piece)
+                        # An object that is too long is not written to the disk's end.
+                        if left < 0 or self.stopped.is_set():
+                            break
+                        for file in files:
+                            write(file, piece)
+                except ObjectNotFoundError:
+                    raise self._missing(key, entry) from None
             if not self.stopped.is_set():
                 self._check(key, entry, digest.hexdigest(), entry.size - left)
 
@@ -152,11 +149,19 @@ class _Fetch:
                 offset = self.manifest.contents[entry.sha256].offset - start
                 content = view[offset : offset + entry.size]
                 self._check(key, entry, sha256_bytes(content), len(content))
-                file = os.open(self.targets[entry.sha256], CREATE, self.mode(entry))
-                try:
-                    write(file, content)
-                finally:
-                    os.close(file)
+                with self._files(entry) as files:
+                    for file in files:
+                        write(file, content)
+
+    @contextmanager
+    def _files(self, entry: Entry) -> Iterator[list[int]]:
+        """Give the files, open, that a content is written to."""
+        with ExitStack() as undo:
+            files = []
+            for path, mode in self.places(entry):
+                files.append(os.open(path, CREATE, mode))
+                undo.callback(os.close, files[-1])
+            yield files
 
     def _range(self, key: str, entries: list[Entry]) -> tuple[int, bytes]:
         """Read the part of a pack that holds `entries`; return where it starts, and its bytes."""
