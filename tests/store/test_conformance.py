@@ -323,6 +323,9 @@ def test_streams_a_large_file_up_and_down(store: Store, tmp_path: Path) -> None:
     assert len(pieces) > 2
     assert store.create("large", file) == etag
     assert store.read("large", start=len(content) - 4) == b"tail"
+    for start, length in ((0, 3), (5, 3 << 20), (len(content) - 4, None), (len(content) - 4, 99), (len(content), 1)):
+        end = None if length is None else start + length
+        assert b"".join(store.stream("large", start=start, length=length)) == content[start:end]
     file.write_bytes(content[::-1])
     with pytest.raises(ObjectExistsError):
         store.create("large", file)

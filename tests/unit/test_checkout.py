@@ -32,9 +32,9 @@ class Meter(FolderStore):
         self.brought.append(len(data))
         return data
 
-    def stream(self, key: str) -> Iterator[bytes]:
+    def stream(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         self.brought.append(0)
-        for piece in super().stream(key):
+        for piece in super().stream(key, start=start, length=length):
             self.brought[-1] += len(piece)
             yield piece
 

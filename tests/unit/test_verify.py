@@ -45,9 +45,9 @@ class Reading(FolderStore):
         self.reads[key] += 1
         return super().read(key, start=start, length=length)
 
-    def stream(self, key: str) -> Iterator[bytes]:
+    def stream(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         self.reads[key] += 1
-        return super().stream(key)
+        return super().stream(key, start=start, length=length)
 
 
 class Scene:

@@ -14,7 +14,9 @@ from typing import Any
 from shipway.artifact import Artifact
 from shipway.codec import codec_named
 from shipway.errors import InputError, NotFoundError
-from shipway.run.fetch import download
+from shipway.release.retention import in_parallel
+from shipway.run import ahead
+from shipway.run.fetch import check, download
 from shipway.run.recent import record_at, records_of
 from shipway.run.record import RunRecord
 from shipway.run.references import run_of
@@ -93,18 +95,31 @@ def read_artifact(store: Store, artifact: Artifact, siblings: Mapping[str, Artif
         siblings: the run's artifacts by name, in which a folder finds its files.
     """
     folder = Path(tempfile.mkdtemp(prefix="shipway-load-"))
-    # A file or folder is handed out as its path, which must last as long as the process; other values leave theirs.
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    value = None
+    try:
+        value = _read_into(folder, store, artifact, siblings)
+        return value
+    finally:
+        # A file or folder is handed out as its path, which must last as long as the process; other values leave theirs.
+        if isinstance(value, Path):
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_into(folder: Path, store: Store, artifact: Artifact, siblings: Mapping[str, Artifact]) -> Any:
     if artifact.codec == "folder":
         listing = json.loads(download(store, artifact, folder / "index").read_text())
-        for name in listing:
-            download(store, siblings[name], folder / "files" / name.removeprefix(f"{artifact.name}/"))
+        places = {name: folder / "files" / name.removeprefix(f"{artifact.name}/") for name in listing}
+        for _ in in_parallel(lambda name: download(store, siblings[name], places[name]), listing):
+            pass
         return folder / "files"
-    path = download(store, artifact, folder / artifact.key.rpartition("/")[2])
-    value = codec_named(artifact.codec).read(path)
-    if not isinstance(value, Path):
-        shutil.rmtree(folder, ignore_errors=True)
-    return value
+    path = folder / artifact.key.rpartition("/")[2]
+    if artifact.bytes <= ahead.SMALL:
+        path.write_bytes(check(store, artifact, ahead.read(store, artifact, siblings.values())))
+    else:
+        download(store, artifact, path)
+    return codec_named(artifact.codec).read(path)
 
 
 def _session(what: str) -> Session:

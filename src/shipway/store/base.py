@@ -58,8 +58,8 @@ class Store(Protocol):
             ObjectNotFoundError: there is no such object.
         """
 
-    def stream(self, key: str) -> Iterator[bytes]:
-        """Yield an object's bytes in pieces, memory bounded.
+    def stream(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """Yield an object's bytes, or `length` of them from `start`, in pieces, memory bounded; cut as by `read`.
 
         Raises:
             ObjectNotFoundError: there is no such object.

@@ -44,9 +44,9 @@ class CountingStore:
         """See `Store.read_changed`."""
         return self._counted().read_changed(key, etag)
 
-    def stream(self, key: str) -> Iterator[bytes]:
+    def stream(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """See `Store.stream`."""
-        return self._counted().stream(key)
+        return self._counted().stream(key, start=start, length=length)
 
     def head(self, key: str) -> ObjectInfo:
         """See `Store.head`."""

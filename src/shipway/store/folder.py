@@ -8,6 +8,7 @@ import hashlib
 import os
 import secrets
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -91,10 +92,13 @@ class FolderStore:
         found = self.read_tagged(key)
         return None if found[1] == etag else found
 
-    def stream(self, key: str) -> Iterator[bytes]:
+    def stream(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """Yield an object's bytes in pieces, memory bounded."""
         with self._translated(key), self._open(key) as file:
-            while piece := file.read(CHUNK):
+            file.seek(start)
+            left = sys.maxsize if length is None else length
+            while piece := file.read(min(left, CHUNK)):
+                left -= len(piece)
                 yield piece
 
     def head(self, key: str) -> ObjectInfo:

@@ -133,9 +133,9 @@ class ObjectStore:
         except (BaseError, OSError) as error:
             raise self._translate(error, key) from error
 
-    def stream(self, key: str) -> Iterator[bytes]:
+    def stream(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """Yield an object's bytes in pieces, memory bounded."""
-        reading = _Reading(self._store, self._full(key))
+        reading = _Reading(self._store, self._full(key), start, length)
         while piece := self._piece(reading, key):
             yield piece
 
@@ -144,6 +144,8 @@ class ObjectStore:
         try:
             return reading.piece()
         except (BaseError, OSError) as error:
+            if read_refusal(str(error)).status == 416:
+                return b""
             raise self._translate(error, key) from error
 
     @patient
@@ -385,23 +387,27 @@ def _open(config: StoreConfig, retry_seconds: float) -> S3Store:
 class _Reading:
     """An object's bytes, piece by piece, that go on where they were when a piece did not come."""
 
-    def __init__(self, store: S3Store, path: str) -> None:
+    def __init__(self, store: S3Store, path: str, start: int, length: int | None) -> None:
         self._store = store
         self._path = path
         self._pieces: Iterator[Any] | None = None
         self._tag: str | None = None
-        self._at = 0
-        self._size = 0
+        self._at = start
+        self._end = None if length is None else start + length
 
     def piece(self) -> bytes:
         """Return the next piece, none at the end."""
         if self._pieces is None:
-            if self._at and self._at == self._size:
+            if self._at == self._end:
                 return b""
-            # The rest of this very object, not of one that has taken its place.
-            options: Any = {"range": {"offset": self._at}, "if_match": self._tag} if self._at else None
+            options: Any = {}
+            if self._at or self._end is not None:
+                options["range"] = {"offset": self._at} if self._end is None else (self._at, self._end)
+            if self._tag:
+                # The rest of this very object, not of one that has taken its place.
+                options["if_match"] = self._tag
             answer = obstore.get(self._store, self._path, options=options)
-            self._tag, self._size = answer.meta["e_tag"], answer.meta["size"]
+            self._tag, self._end = answer.meta["e_tag"], answer.range[1]
             self._pieces = iter(answer.stream(min_chunk_size=1 << 20))
         try:
             piece = bytes(next(self._pieces, b""))
