@@ -1,4 +1,4 @@
-"""What the store's users do while the network and the server between them misbehave; seeded, each repeatable.
+"""What the store's users do while network, server or machine misbehave; seeded, each repeatable.
 
 Every one ends in one of two ways: it did what it was to do, or it failed with an error for people. In both the store
 holds what it held before and, if it did, what was added: whole, with the digests that it should have.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.faults.committing import order
-from tests.faults.proxy import FAULTS, FaultyProxy, at_random
+from tests.faults.hardship import HARDSHIPS, small_disk
+from tests.faults.proxy import FAULTS, FaultyProxy, at_random, nothing
 
 from shipway.deployment.history import move_pointer, read_pointer
 from shipway.errors import ShipwayError
@@ -60,6 +62,7 @@ class Play:
     Attributes:
         straight: the store without faults.
         faulty: the same, through the proxy.
+        proxy: that one.
         scratch: a folder for files.
         dice: decides what the seed decides.
         before: a release that was there before, current in its deployment.
@@ -68,6 +71,7 @@ class Play:
 
     straight: ObjectStore
     faulty: ObjectStore
+    proxy: FaultyProxy
     scratch: Path
     dice: random.Random
     before: Version
@@ -82,8 +86,10 @@ def play(server: S3Server, seed: int) -> Outcome:
     if server.endpoint_url not in BUCKETS:
         BUCKETS[server.endpoint_url] = server.new_bucket()
     config = replace(server.config(BUCKETS[server.endpoint_url]), prefix=f"seed-{seed}")
-    with tempfile.TemporaryDirectory(prefix="shipway-faults-") as folder:
+    with tempfile.TemporaryDirectory(prefix="shipway-faults-") as folder, ExitStack() as stack:
         scratch = Path(folder)
+        if fault == "full disk":
+            scratch = stack.enter_context(small_disk(scratch / "disk"))
         straight = ObjectStore(config)
         source = write_project(scratch / "project", dice)
         release = build(scan(source), straight)
@@ -91,26 +97,43 @@ def play(server: S3Server, seed: int) -> Outcome:
         commit(straight, scratch, 1, {"numbers": [1, 2, 3], "large": bytes(9 << 20)})
         proxy = PROXIES[server.endpoint_url]
         faulty = ObjectStore(
-            replace(config, endpoint_url=proxy.url), retry_seconds=RETRY_SECONDS, outage_seconds=RETRY_SECONDS
+            replace(config, endpoint_url=proxy.url if fault in FAULTS else config.endpoint_url),
+            retry_seconds=RETRY_SECONDS,
+            outage_seconds=RETRY_SECONDS,
         )
         faulty.known = True
-        proxy.befall(at_random(seed, (fault,), SHARE, MOST))
-        it = Play(straight, faulty, scratch, dice, release.version, source)
+        proxy.befall(nothing)
+        it = Play(straight, faulty, proxy, scratch, dice, release.version, source)
         failed = None
         try:
-            action(it)
+            with suffering(it, fault, seed):
+                action(it)
         except ShipwayError as error:
             failed = f"{type(error).__name__}: {error}"
-        finally:
-            faults = proxy.done.total()
-            proxy.befall(lambda _request: None)
+        faults = proxy.done.total() or 1
         check(it)
     return Outcome(name(seed), failed, faults)
 
 
+@contextmanager
+def suffering(it: Play, fault: str, seed: int) -> Iterator[None]:
+    """Let a fault befall what is done meanwhile."""
+    if fault in HARDSHIPS:
+        # It has worked until now: the store has been reached, and what that needs imported.
+        next(it.faulty.list(""))
+        with HARDSHIPS[fault](it.scratch, it.dice):
+            yield
+        return
+    it.proxy.befall(at_random(seed, (fault,), SHARE, MOST))
+    try:
+        yield
+    finally:
+        it.proxy.befall(nothing)
+
+
 def chosen(seed: int) -> tuple[Callable[[Play], None], str]:
     """Return what is done under a seed, and what kind of fault befalls it."""
-    return ACTIONS[seed % len(ACTIONS)], FAULTS[seed // len(ACTIONS) % len(FAULTS)]
+    return ACTIONS[seed % len(ACTIONS)], KINDS[seed // len(ACTIONS) % len(KINDS)]
 
 
 def name(seed: int) -> str:
@@ -119,6 +142,8 @@ def name(seed: int) -> str:
     return f"{action.__name__.replace('_', ' ')}: {fault}"
 
 
+KINDS = (*FAULTS, *HARDSHIPS)
+"""What goes wrong: on the way to the store, or here."""
 BUCKETS: dict[str, str] = {}
 PROXIES: dict[str, FaultyProxy] = {}
 """The running proxy of each server, by its address."""

@@ -12,7 +12,8 @@ from tests.faults.stage import Stage, staged
 from shipway.testing import S3Server
 
 STORE = range(0, len(store_scenarios.ACTIONS) * len(FAULTS), 5)
-"""Five has no divisor in common with either number: every action and every fault is among them."""
+"""Five has no divisor in common with either number: every action and every fault on the way is among them."""
+HERE = range(STORE.stop, len(store_scenarios.ACTIONS) * len(store_scenarios.KINDS))
 PROCESSES = range(len(process_scenarios.VICTIMS) * len(process_scenarios.SIGNALS))
 
 
@@ -35,6 +36,12 @@ def test_a_store_behind_a_bad_network(proxied: S3Server, seed: int) -> None:
     # What is wrong with an answer may be for people; everything else is to be got over.
     if store_scenarios.chosen(seed)[1] not in ("flip", "stale"):
         assert outcome.failed is None
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", HERE, ids=store_scenarios.name)
+def test_a_machine_in_trouble(proxied: S3Server, seed: int) -> None:
+    store_scenarios.play(proxied, seed)
 
 
 @pytest.mark.long

@@ -81,8 +81,8 @@ class MemoryStore:
         found = self.read_tagged(key)
         return None if found[1] == etag else found
 
-    def stream(self, key: str) -> Iterator[bytes]:
-        yield self._at(key)[0]
+    def stream(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        yield self._at(key)[0][start:][:length]
 
     def head(self, key: str) -> ObjectInfo:
         return self._info(key)

@@ -1,0 +1,83 @@
+"""What a machine does to those who work on it: a disk that is full, no descriptors left, a clock that jumps."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from unittest import mock
+
+DISK_BYTES = 128 << 20
+DAY = 86_400.0
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """Give a folder on a disk of its own, of `DISK_BYTES`.
+
+    Raises:
+        PermissionError: this user may mount none.
+    """
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", folder], check=False).returncode:
+        raise PermissionError("a small disk can be mounted by root only")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextmanager
+def full(folder: Path, dice: random.Random) -> Iterator[None]:
+    """Fill the disk of a folder up, but for a little."""
+    left = dice.choice([0, 4096, 100_000, 1 << 20, 8 << 20])
+    filler = folder / "filler"
+    try:
+        with filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, max(os.statvfs(folder).f_bavail * 4096 - left, 1))
+        yield
+    finally:
+        filler.unlink()
+
+
+@contextmanager
+def few_descriptors(_folder: Path, dice: random.Random) -> Iterator[None]:
+    """Let this process open a few more files, or none."""
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(int(path.name) for path in Path("/proc/self/fd").iterdir()) + 1
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + dice.choice([0, 1, 2, 4, 8, 16]), most))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
+
+
+@contextmanager
+def other_time(_folder: Path, dice: random.Random) -> Iterator[None]:
+    """Set the clock, as this process's Python sees it, forward or back, and once more while something is done."""
+    now = time.time
+    shifts = [dice.choice([-1, 1]) * dice.choice([60.0, 3600.0, DAY, 400 * DAY]) for _ in range(2)]
+    asked = 0
+
+    def shifted() -> float:
+        nonlocal asked
+        asked += 1
+        return now() + shifts[asked > dice.randrange(1, 20)]
+
+    def shifted_ns() -> int:
+        return int(shifted() * 1e9)
+
+    with mock.patch("time.time", shifted), mock.patch("time.time_ns", shifted_ns):
+        yield
+
+
+HARDSHIPS: dict[str, Callable[[Path, random.Random], AbstractContextManager[None]]] = {
+    "full disk": full,
+    "few descriptors": few_descriptors,
+    "clock jumps": other_time,
+}
