@@ -340,6 +340,37 @@ def test_limit_and_priorities_are_kept(here: Shell, tmp_path: Path) -> None:
         assert one.stop() == 0
 
 
+@pytest.mark.parametrize("limited", ["/work_pools/shipway", "/work_pools/shipway/queues/default"])
+def test_the_limits_of_pool_and_queue_are_kept(here: Shell, tmp_path: Path, limited: str) -> None:
+    api = Api(Settings.load(here.folder))
+    gate = tmp_path / "gate"
+    (tmp_path / "gate.stumbled").touch()
+    api.request("PATCH", limited, {"concurrency_limit": 1})
+    try:
+        with worker(here) as one:
+            runs = [start(here, until=gate) for _ in range(2)]
+            one.wait_for("it begins")
+            wait_until(lambda: "Late" in [state(here, run) for run in runs])
+            assert one.said.count("it begins") == 1
+            gate.touch()
+            wait_until(lambda: [state(here, run) for run in runs] == ["Completed"] * 2)
+            assert one.stop() == 0
+    finally:
+        api.request("PATCH", limited, {"concurrency_limit": None})
+
+
+def test_it_is_woken_by_events(here: Shell, tmp_path: Path) -> None:
+    """A worker that asks by itself once an hour hears of each run all the same, and of one that fell due before."""
+    gate = tmp_path / "gate"
+    gate.touch()
+    with worker(here, PREFECT_WORKER_QUERY_SECONDS="3600") as one:
+        for count in (1, 2):
+            run = start(here, until=gate)
+            wait_until(lambda run=run: state(here, run) == "Completed")  # type: ignore[misc]
+            one.wait_for("it is done", count)
+        assert one.stop() == 0
+
+
 def test_prefects_own_command_starts_it_too(here: Shell) -> None:
     """`prefect worker start --type shipway`: the pool, its job template and the warm start are the same."""
     variables = Settings.load(here.folder).prefect_environment()

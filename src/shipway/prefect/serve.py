@@ -26,7 +26,7 @@ from shipway.prefect.worker import ShipwayWorker
 from shipway.settings import Settings
 
 QUERY_SECONDS = 10.0
-"""Time between polls for scheduled runs, Prefect's default; events tell of them sooner."""
+"""Time between polls for scheduled runs, Prefect's default; events tell of them sooner. Whoever has set it, keeps it."""
 
 READY = "worker ready"
 """What the worker prints when it polls; the stack waits for it."""
@@ -76,9 +76,12 @@ def _endpoint(worker: ShipwayWorker, port: int) -> AbstractContextManager[str]:
     """Answer about a worker's health and figures."""
     from shipway.prefect.metrics import Metrics, endpoint
 
+    # Here: the thread that answers knows of no settings made for this program.
+    query_seconds = get_current_settings().worker.query_seconds
+
     def healthy() -> bool:
         # One that is about to end polls no more, and that is as it should be.
-        return worker.draining or worker.is_worker_still_polling(QUERY_SECONDS)
+        return worker.draining or worker.is_worker_still_polling(query_seconds)
 
     return endpoint(port, healthy, Metrics(worker).registry)
 
@@ -106,8 +109,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"shipway: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     with ExitStack() as stack:
-        wanted: dict[Any, Any] = {PREFECT_WORKER_QUERY_SECONDS: QUERY_SECONDS}
-        if "max_retries" not in get_current_settings().client.model_fields_set:
+        # What somebody has set is kept.
+        theirs = get_current_settings()
+        wanted: dict[Any, Any] = {}
+        if "query_seconds" not in theirs.worker.model_fields_set:
+            wanted[PREFECT_WORKER_QUERY_SECONDS] = QUERY_SECONDS
+        if "max_retries" not in theirs.client.model_fields_set:
             wanted[PREFECT_CLIENT_MAX_RETRIES] = TRIES
         stack.enter_context(temporary_settings(wanted))
         worker = ShipwayWorker(
