@@ -26,7 +26,7 @@ from shipway.prefect.worker import ShipwayWorker
 from shipway.settings import Settings
 
 QUERY_SECONDS = 10.0
-"""Time between polls for scheduled runs, Prefect's default; events tell of them sooner. Whoever has set it, keeps it."""
+"""Time between polls for scheduled runs, Prefect's default, kept where somebody set it; events are sooner."""
 
 READY = "worker ready"
 """What the worker prints when it polls; the stack waits for it."""
