@@ -6,6 +6,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 
 from shipway.artifact import Artifact
@@ -122,3 +124,29 @@ def test_damage_is_found_and_nothing_left(store: Counting, tmp_path: Path, size:
     with pytest.raises(IntegrityError, match="large is damaged"):
         download(store, artifact, tmp_path / "there" / "file")
     assert list((tmp_path / "there").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["polars", "numpy"])
+@pytest.mark.parametrize("harm", ["none", "longer", "shorter", "head", "middle", "end"])
+def test_what_is_read_while_it_is_checked_is_handed_out_only_when_right(
+    store: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, harm: str
+) -> None:
+    monkeypatch.setattr("shipway.run.data.LARGE", SMALL)
+    numbers = np.random.default_rng(1).random(20_000)
+    value = pl.DataFrame({"a": numbers}) if kind == "polars" else numbers
+    codec = codec_for(value)
+    codec.write(value, tmp_path / "file")
+    data = (tmp_path / "file").read_bytes()
+    assert len(data) > SMALL
+    at = {"head": 2, "middle": len(data) // 2, "end": -6}.get(harm, 0)
+    flipped = bytearray(data)
+    flipped[at] ^= 4
+    stored = {"none": data, "longer": data + b"x", "shorter": data[:-1]}.get(harm, bytes(flipped))
+    store.put(f"{RUN}/1/value", stored)
+    artifact = Artifact("value", f"{RUN}/1/value", sha256_bytes(data), len(data), codec.name)
+    if harm == "none":
+        found = read_artifact(store, artifact, {})
+        assert np.array_equal(found["a"].to_numpy() if kind == "polars" else found, numbers)
+        return
+    with pytest.raises(IntegrityError, match="value is damaged"):
+        read_artifact(store, artifact, {})

@@ -16,7 +16,8 @@ class Codec(Protocol):
 
     A codec may also have a text `takes` ("polars DataFrame"), shown where the known codecs are listed, and a function
     `estimate` that says roughly how many bytes a value has. Having one says that `write` only ever adds to its file: a
-    large value is then sent while it is still being written.
+    large value is then sent while it is still being written. And it may have a flag `inert`: whatever a file holds, to
+    read it does nothing else. A large one is then read while its digest is still being compared.
 
     Attributes:
         name: what a run record calls the codec; it must find the codec again years later.
@@ -59,6 +60,7 @@ class BuiltIn:
     write: Callable[[Any, Path], int | None]
     read: Callable[[Path], Any]
     estimate: Callable[[Any], int] | None = None
+    inert: bool = False
 
 
 def comes_from(library: str, *names: str) -> Callable[[object], bool]:

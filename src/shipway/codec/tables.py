@@ -126,6 +126,7 @@ POLARS = BuiltIn(
     write=_write_polars,
     read=partial(_read_parquet, "polars"),
     estimate=_estimate_polars,
+    inert=True,
 )
 """A polars DataFrame as Parquet; a LazyFrame is streamed into the file and comes back as a DataFrame."""
 
@@ -159,5 +160,6 @@ NUMPY = BuiltIn(
     write=_write_numpy,
     read=_read_numpy,
     estimate=lambda array: int(array.nbytes),
+    inert=True,
 )
 """A numpy array as `.npy`, never with pickled objects in it."""

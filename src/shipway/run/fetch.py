@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from shipway.artifact import Artifact
-from shipway.digest import CHUNK, sha256_bytes
+from shipway.digest import CHUNK, sha256_bytes, sha256_file
 from shipway.errors import IntegrityError
 from shipway.release.retention import in_parallel
 from shipway.store.base import Store
 
-PART = 16 << 20
-"""Bytes of each part that a large object is fetched in, which is faster than one stream."""
+PART = 8 << 20
+"""Bytes of each part, at least, that a large object is fetched in: several at once are faster than one stream."""
+MOST_PART = 64 << 20
 AT_ONCE = 4
+
+_T = TypeVar("_T")
 
 
 def download(store: Store, artifact: Artifact, path: Path) -> Path:
@@ -27,14 +32,42 @@ def download(store: Store, artifact: Artifact, path: Path) -> Path:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name[:100]}.part")
+    seen, size = hashlib.sha256(), 0
     try:
         with scratch.open("w+b") as file:
-            if _write(store, artifact, file) != (artifact.sha256, artifact.bytes):
-                raise damaged(store, artifact)
+            for start, arrived in _parts(store, artifact, file):
+                # A part is hashed when it and all before it are there, while the next ones arrive.
+                size += arrived
+                for at in range(start, start + arrived, CHUNK):
+                    seen.update(os.pread(file.fileno(), min(CHUNK, start + arrived - at), at))
+        if (seen.hexdigest(), size) != (artifact.sha256, artifact.bytes):
+            raise damaged(store, artifact)
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
     return path
+
+
+def read_while_checking(store: Store, artifact: Artifact, path: Path, read: Callable[[Path], _T]) -> _T:
+    """Return what `read` makes of an artifact's bytes, which are in `path` then.
+
+    It reads before their digest is known, at the time that comparing it takes; nobody gets what it made of other bytes.
+
+    Raises:
+        IntegrityError: the stored bytes are not those that were saved, or are gone.
+    """
+    with path.open("wb") as file:
+        size = sum(arrived for _, arrived in _parts(store, artifact, file))
+    if size != artifact.bytes:
+        raise damaged(store, artifact)
+    with ThreadPoolExecutor(1) as pool:
+        digest = pool.submit(sha256_file, path)
+        try:
+            return read(path)
+        finally:
+            # Whatever came of it: an error that other bytes led to is not the one to tell.
+            if digest.result()[0] != artifact.sha256:
+                raise damaged(store, artifact) from None
 
 
 def check(store: Store, artifact: Artifact, data: bytes) -> bytes:
@@ -53,26 +86,21 @@ def damaged(store: Store, artifact: Artifact) -> IntegrityError:
     return IntegrityError(f"{artifact.name} is damaged in {store.url(artifact.key)}")
 
 
-def _write(store: Store, artifact: Artifact, file: IO[bytes]) -> tuple[str, int]:
-    """Write the object's bytes to a file, in parts of which several arrive at once; return their digest and number."""
-    seen, size = hashlib.sha256(), 0
+def _parts(store: Store, artifact: Artifact, file: IO[bytes]) -> Iterator[tuple[int, int]]:
+    """Write the object's bytes to a file, in parts of which several arrive at once; yield start and size of each."""
+    length = min(max(artifact.bytes // (4 * AT_ONCE), PART), MOST_PART)
     # The last part takes all that is left: an object that is too long is not the one that was saved.
-    starts = range(0, max(artifact.bytes, 1), PART)
-    work = partial(_part, store, artifact, file)
-    parts = in_parallel(work, starts, threads=AT_ONCE) if len(starts) > 1 else map(work, starts)
-    for start, arrived in zip(starts, parts, strict=True):
-        # A part is hashed when it and all before it are there, while the next ones arrive.
-        size += arrived
-        for at in range(start, start + arrived, CHUNK):
-            seen.update(os.pread(file.fileno(), min(CHUNK, start + arrived - at), at))
-    return seen.hexdigest(), size
+    starts = range(0, max(artifact.bytes, 1), length)
+    work = partial(_part, store, artifact, file, length)
+    arrived = in_parallel(work, starts, threads=AT_ONCE) if len(starts) > 1 else map(work, starts)
+    return zip(starts, arrived, strict=True)
 
 
-def _part(store: Store, artifact: Artifact, file: IO[bytes], start: int) -> int:
+def _part(store: Store, artifact: Artifact, file: IO[bytes], length: int, start: int) -> int:
     """Write the part from `start` on; return how many bytes it had, more than it should only where there are more."""
-    last = start + PART >= artifact.bytes
-    at, end = start, artifact.bytes if last else start + PART
-    for piece in store.stream(artifact.key, start=start, length=None if last else PART):
+    last = start + length >= artifact.bytes
+    at, end = start, artifact.bytes if last else start + length
+    for piece in store.stream(artifact.key, start=start, length=None if last else length):
         at += len(piece)
         if at > end:
             break  # not written to the disk's end

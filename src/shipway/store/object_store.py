@@ -408,9 +408,9 @@ class _Reading:
                 options["if_match"] = self._tag
             answer = obstore.get(self._store, self._path, options=options)
             self._tag, self._end = answer.meta["e_tag"], answer.range[1]
-            self._pieces = iter(answer.stream(min_chunk_size=1 << 20))
+            self._pieces = iter(answer.stream(min_chunk_size=1 << 18))
         try:
-            piece = bytes(next(self._pieces, b""))
+            piece = next(self._pieces, b"")
         except (BaseError, OSError):
             self._pieces = None
             raise
