@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import json
 import math
+import os
 import shutil
 import tempfile
 import threading
@@ -16,6 +18,7 @@ from shipway.artifact import Artifact
 from shipway.codec import codec_named
 from shipway.errors import InputError, NotFoundError
 from shipway.release.retention import in_parallel
+from shipway.release.trim import discard
 from shipway.run import ahead
 from shipway.run.fetch import check, download, read_while_checking
 from shipway.run.recent import record_at, records_of
@@ -26,6 +29,9 @@ from shipway.store.base import Store
 
 LARGE = 64 << 20
 """Bytes from which on it counts what is done one after the other."""
+
+_rooms: dict[int, Path] = {}
+_numbers = itertools.count()
 
 
 def save(name: str, value: object, *, codec: str | None = None) -> Artifact:
@@ -98,36 +104,53 @@ def read_artifact(store: Store, artifact: Artifact, siblings: Mapping[str, Artif
         artifact: which one.
         siblings: the run's artifacts by name, in which a folder finds its files.
     """
-    folder = Path(tempfile.mkdtemp(prefix="shipway-load-"))
+    place = _room() / str(next(_numbers))
     value = None
     try:
-        value = _read_into(folder, store, artifact, siblings)
+        value = _read_into(place, store, artifact, siblings)
         return value
     finally:
         # A file or folder is handed out as its path, which must last as long as the process; other values leave theirs.
-        if isinstance(value, Path):
-            atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        elif artifact.bytes > LARGE:
-            # The disk takes a tenth of a second for each GB.
-            threading.Thread(target=shutil.rmtree, args=(folder,), kwargs={"ignore_errors": True}).start()
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+        if not isinstance(value, Path):
+            if artifact.bytes > LARGE:
+                # The disk takes a tenth of a second for each GB.
+                threading.Thread(target=discard, args=(place,)).start()
+            else:
+                discard(place)
 
 
-def _read_into(folder: Path, store: Store, artifact: Artifact, siblings: Mapping[str, Artifact]) -> Any:
+def _read_into(place: Path, store: Store, artifact: Artifact, siblings: Mapping[str, Artifact]) -> Any:
     if artifact.codec == "folder":
-        listing = json.loads(download(store, artifact, folder / "index").read_text())
-        places = {name: folder / "files" / name.removeprefix(f"{artifact.name}/") for name in listing}
+        listing = json.loads(download(store, artifact, place / "index").read_text())
+        places = {name: place / "files" / name.removeprefix(f"{artifact.name}/") for name in listing}
         for _ in in_parallel(lambda name: download(store, siblings[name], places[name]), listing):
             pass
-        return folder / "files"
-    codec, path = codec_named(artifact.codec), folder / artifact.key.rpartition("/")[2]
+        return place / "files"
+    codec = codec_named(artifact.codec)
+    if not codec.suffix:
+        # What brings its own name keeps it.
+        place.mkdir()
+        place /= artifact.key.rpartition("/")[2]
     if artifact.bytes <= ahead.SMALL:
-        path.write_bytes(check(store, artifact, ahead.read(store, artifact, siblings.values())))
-        return codec.read(path)
+        place.write_bytes(check(store, artifact, ahead.read(store, artifact, siblings.values())))
+        return codec.read(place)
     if artifact.bytes > LARGE and getattr(codec, "inert", False):
-        return read_while_checking(store, artifact, path, codec.read)
-    return codec.read(download(store, artifact, path))
+        return read_while_checking(store, artifact, place, codec.read)
+    return codec.read(download(store, artifact, place))
+
+
+def _room() -> Path:
+    """Return this process's own folder for what it loads; forks have others."""
+    process = os.getpid()
+    if process not in _rooms:
+        _rooms[process] = Path(tempfile.mkdtemp(prefix="shipway-load-"))
+        atexit.register(_leave, process)
+    return _rooms[process]
+
+
+def _leave(process: int) -> None:
+    if process == os.getpid():
+        shutil.rmtree(_rooms[process], ignore_errors=True)
 
 
 def _session(what: str) -> Session:
@@ -172,7 +195,7 @@ def _find_in(records: Iterable[tuple[str, str, str]], store: Store, run: str | N
         if wanted != "latest" and wanted != run_name.lower() and wanted.replace("-", "")[-8:] != id8:
             continue
         record = record_at(store, key)
-        if wanted == "latest" and run is None and name not in {artifact.name for artifact in record.artifacts}:
+        if wanted == "latest" and run is None and not any(artifact.name == name for artifact in record.artifacts):
             continue
         if wanted in ("latest", record.run_name.lower(), record.run_id):
             return record
