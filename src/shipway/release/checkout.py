@@ -8,7 +8,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from shipway.blob import PACK_BYTES
@@ -30,8 +30,9 @@ from shipway.store.base import Store
 AT_ONCE = 8
 """Requests at a time."""
 
-PACKS_AT_ONCE = 4
-"""Packs in memory at a time; each is there twice for a moment, so that this is 64 MiB. Blobs pass in small pieces."""
+LARGE_AT_ONCE = 4
+"""Of which packs, each in memory twice for a moment, so that this is 64 MiB, and blobs as large, which pass in small
+pieces: a few of them take all that there is of network and processors, and more get in each other's way."""
 
 
 def checkout(store: Store, version: Version, folder: Path) -> Manifest:
@@ -119,12 +120,13 @@ class _Fetch:
         self.manifest = manifest
         self.places = places
         self.stopped = threading.Event()
-        self.packs = threading.Semaphore(PACKS_AT_ONCE)
+        self.large = threading.Semaphore(LARGE_AT_ONCE)
 
     def blob(self, key: str, entries: list[Entry]) -> None:
         for entry in entries:
             digest, left = hashlib.sha256(), entry.size
-            with self._files(entry) as files:
+            room = self.large if entry.size >= PACK_BYTES else nullcontext()
+            with room, self._files(entry) as files:
                 try:
                     for piece in self.store.stream(key):
                         digest.update(piece)
@@ -140,7 +142,7 @@ class _Fetch:
                 self._check(key, entry, digest.hexdigest(), entry.size - left)
 
     def pack(self, key: str, entries: list[Entry]) -> None:
-        with self.packs:
+        with self.large:
             if self.stopped.is_set():
                 return
             start, data = self._range(key, entries)
