@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -123,11 +122,9 @@ class Course:
                     late = tool.slow and number < rounds - slow_rounds
                     if work not in tool.works or late:
                         continue
-                    large = work == COLD and not counted and self.kind.size >= LARGE_FILE
-                    if large and number == 0:
+                    if work == COLD and number == 0 and not counted and self.kind.size >= LARGE_FILE:
                         # What its server has in memory is what was uploaded last; the first would wait for the disk.
                         self._do(tool, work, WARM_UP, rounds - 1, counted)
-                        self._remove(tool, WARM_UP, rounds - 1)
                     before = self.proxy.requests
                     took = self._do(tool, work, number, rounds - 1, counted)
                     found = results[work, tool.name]
@@ -135,9 +132,6 @@ class Course:
                         found.requests = self.proxy.requests - before
                     else:
                         found.rounds.append(took)
-                    if large and number < rounds - 1:
-                        # Where memory is full of files, writing more of them takes longer.
-                        self._remove(tool, number, rounds - 1)
 
     def _do(self, tool: Tool, work: str, number: int, last: int, counted: bool) -> Took:
         # Every first build begins with nothing; what comes after stands on the last of them.
@@ -157,9 +151,6 @@ class Course:
         # What was written before is on the disk and no longer in the way.
         os.sync()
         return measure(tool.works[work], job, self.environment)
-
-    def _remove(self, tool: Tool, number: int, last: int) -> None:
-        shutil.rmtree(self.place / self.kind.slug / tool.home / f"round-{last}" / tool.name / str(number))
 
     @property
     def _folder(self) -> Path:

@@ -471,3 +471,15 @@ def test_a_cache_that_never_rests_fails_no_run(
     monkeypatch.setattr("shipway.release.cache.copy_file", touch_and_copy)
     assert place.read(version) == {"flow": b"x = 1", "twin": b"x = 1"}
     assert "change while they are used" in caplog.text
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_from_the_store_it_is_the_same_wherever_copies_cost_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch, shares: bool
+) -> None:
+    """A file system that shares blocks is not to be had everywhere; what differs is who writes the workspace."""
+    monkeypatch.setattr("shipway.release.cache.shares_blocks", lambda *_: shares)
+    version = place.release(flow="x = 1", twin="x = 1", other="y = 2")
+    expected = {"flow": b"x = 1", "twin": b"x = 1", "other": b"y = 2"}
+    assert place.read(version) == expected
+    assert place.read(version) == expected

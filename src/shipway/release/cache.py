@@ -36,6 +36,7 @@ from shipway.release.clone import (
     make_folders,
     make_links,
     permissions,
+    shares_blocks,
     stamp,
     verified,
 )
@@ -125,7 +126,9 @@ class Cache:
                 with appearing(folder) as scratch:
                     filled, arrived = known is None, frozenset[str]()
                     if known is None:
-                        known, arrived = self._fill(store, version, scratch)
+                        # Where a copy costs nothing, one is made when all is there.
+                        too = None if shares_blocks(self.folder, scratch) else scratch
+                        known, arrived = self._fill(store, version, too)
                     undo.callback(known.lease.close)
                     stamps = self._copy(known, scratch, arrived)
                 if filled:
@@ -205,11 +208,11 @@ class Cache:
             undo.pop_all()
         return known
 
-    def _fill(self, store: Store, version: Version, workspace: Path) -> tuple[_Known, frozenset[str]]:
+    def _fill(self, store: Store, version: Version, workspace: Path | None) -> tuple[_Known, frozenset[str]]:
         """Make a release complete in the cache; of several that want to, one does it and the others wait for it.
 
         Returns:
-            The release, and the contents that came from the store: they are in `workspace` too.
+            The release, and the contents that are in `workspace` too, as they came from the store.
         """
         with filling(self.folder, version.release_id), ExitStack() as undo:
             manifest: Manifest | None = None
@@ -233,19 +236,21 @@ class Cache:
                 time.sleep(TICK_SECONDS)
                 self._write("stamps", version.release_id, canonical_json(good)).close()
             undo.pop_all()
-            return _Known(known.lease, known.entries, good), frozenset(missing)
+            return _Known(known.lease, known.entries, good), frozenset(missing if workspace else ())
 
-    def _fetch(self, store: Store, manifest: Manifest, missing: list[str], workspace: Path) -> dict[str, Stamp]:
+    def _fetch(self, store: Store, manifest: Manifest, missing: list[str], workspace: Path | None) -> dict[str, Stamp]:
         scratch = self.folder / "tmp" / manifest.release_id
         shutil.rmtree(scratch, ignore_errors=True)  # of a fill that was killed
         scratch.mkdir()
         try:
             wanted = contents(manifest.entries)
             check_room(scratch, sum(wanted[sha256].size for sha256 in missing))
-            self._prepare(manifest.entries, workspace)
+            if workspace:
+                self._prepare(manifest.entries, workspace)
 
             def places(entry: Entry) -> list[tuple[str, int]]:
-                return [(f"{scratch}/{entry.sha256}", 0o444), (f"{workspace}/{entry.path}", permissions(entry))]
+                ours = [(f"{scratch}/{entry.sha256}", 0o444)]
+                return [*ours, (f"{workspace}/{entry.path}", permissions(entry))] if workspace else ours
 
             fetch(store, manifest, set(missing), places)
             found = {}
