@@ -13,10 +13,10 @@ demo: $(VENV)/.run  ## the main job: stack, block, build, apply, worker, run; le
 	$(BIN)/shipway demo
 
 test: $(VENV)/.test tools lint types  ## the whole suite, linters and types included
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 test-all: $(VENV)/.test tools lint types  ## what takes long too, the parity suite and all its cases included
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "long or not long" $(PYTEST)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "long or not long" $(PYTEST)
 
 parity: $(VENV)/.test  ## all cases of the suite that compares our worker with the stock one
 	$(BIN)/python -m pytest tests/acceptance/test_parity.py -m "parity or not parity"

@@ -231,6 +231,7 @@ def test_secrets_that_others_may_read_stop_the_stack(place: Shell) -> None:
     assert f"chmod 600 {path}" in one_line(place("up"), 8)
 
 
+@pytest.mark.long
 def test_what_was_saved_survives_kills_of_everything(place: Shell) -> None:
     place.ok("up", "--detach")
     first = known(place)

@@ -340,7 +340,9 @@ def test_limit_and_priorities_are_kept(here: Shell, tmp_path: Path) -> None:
         assert one.stop() == 0
 
 
-@pytest.mark.parametrize("limited", ["/work_pools/shipway", "/work_pools/shipway/queues/default"])
+@pytest.mark.parametrize(
+    "limited", ["/work_pools/shipway", pytest.param("/work_pools/shipway/queues/default", marks=pytest.mark.long)]
+)
 def test_the_limits_of_pool_and_queue_are_kept(here: Shell, tmp_path: Path, limited: str) -> None:
     api = Api(Settings.load(here.folder))
     gate = tmp_path / "gate"

@@ -104,7 +104,7 @@ def read_artifact(store: Store, artifact: Artifact, siblings: Mapping[str, Artif
         artifact: which one.
         siblings: the run's artifacts by name, in which a folder finds its files.
     """
-    place = _room() / str(next(_numbers))
+    place = _room() / f"{next(_numbers)}{Path(artifact.key).suffix}"
     value = None
     try:
         value = _read_into(place, store, artifact, siblings)
