@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import resource
@@ -49,9 +50,12 @@ def full(folder: Path, dice: random.Random) -> Iterator[None]:
 def few_descriptors(_folder: Path, dice: random.Random) -> Iterator[None]:
     """Let this process open a few more files, or none."""
     before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = max(int(path.name) for path in Path("/proc/self/fd").iterdir()) + 1
+    taken = {int(path.name) for path in Path("/proc/self/fd").iterdir()}
+    free, left = 0, dice.choice([0, 1, 2, 4, 8, 16])
+    # A new one gets the lowest number that is free; what is open above the limit stays open.
+    limit = next(number for number in range(before) if (free := free + (number not in taken)) > left)
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (used + dice.choice([0, 1, 2, 4, 8, 16]), most))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
@@ -75,6 +79,9 @@ def other_time(_folder: Path, dice: random.Random) -> Iterator[None]:
     with mock.patch("time.time", shifted), mock.patch("time.time_ns", shifted_ns):
         yield
 
+
+OWN_WORDS = (errno.ENOSPC, errno.EMFILE)
+"""What the system itself says of it; whoever calls a function hears that, a command says it in one line."""
 
 HARDSHIPS: dict[str, Callable[[Path, random.Random], AbstractContextManager[None]]] = {
     "full disk": full,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.faults.committing import order
-from tests.faults.hardship import HARDSHIPS, small_disk
+from tests.faults.hardship import HARDSHIPS, OWN_WORDS, small_disk
 from tests.faults.proxy import FAULTS, FaultyProxy, at_random, nothing
 
 from shipway.deployment.history import move_pointer, read_pointer
@@ -91,7 +91,7 @@ def play(server: S3Server, seed: int) -> Outcome:
         if fault == "full disk":
             scratch = stack.enter_context(small_disk(scratch / "disk"))
         straight = ObjectStore(config)
-        source = write_project(scratch / "project", dice)
+        source = write_project(Path(folder) / "project", dice)
         release = build(scan(source), straight)
         move_pointer(straight, FLOW, NAME, release.version)
         commit(straight, scratch, 1, {"numbers": [1, 2, 3], "large": bytes(9 << 20)})
@@ -108,7 +108,9 @@ def play(server: S3Server, seed: int) -> Outcome:
         try:
             with suffering(it, fault, seed):
                 action(it)
-        except ShipwayError as error:
+        except (ShipwayError, OSError) as error:
+            if not isinstance(error, ShipwayError) and error.errno not in OWN_WORDS:
+                raise
             failed = f"{type(error).__name__}: {error}"
         faults = proxy.done.total() or 1
         check(it)
