@@ -117,7 +117,8 @@ class Settings:
         if found.st_mode & 0o077:
             self.state.chmod(0o700)
         mark = self.state / ".gitignore"
-        if not mark.exists():
+        # An empty one was begun on a full disk; what it hides from git would be seen for good.
+        if not mark.exists() or not mark.stat().st_size:
             mark.write_text("*\n")
         return self.state
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -69,6 +70,16 @@ class Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+REMEDIES = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room within your quota",
+    errno.EROFS: "choose another folder",
+    errno.EMFILE: "let the process have more open files, with `ulimit -n 4096`",
+    errno.ENFILE: "the machine has too many open files; end what holds them",
+}
+"""What to do about what a machine may lack at any moment, whatever is being done."""
+
+
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="shipway")
 def cli() -> None:
@@ -96,6 +107,12 @@ def main(args: list[str] | None = None) -> None:
         # The reader (`| head`) has seen enough; flushing at exit would complain about it once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _leave(0)
+    except OSError as error:
+        if (remedy := REMEDIES.get(error.errno or 0)) is None:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        click.echo(f"shipway: {error.strerror}{where}: {remedy}", err=True)
+        _leave(1)
 
 
 def _leave(status: int) -> None:
