@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -39,12 +40,12 @@ def store(tmp_path: Path) -> Counting:
     return Counting(tmp_path / "store")
 
 
-def saved(store: FolderStore, count: int) -> dict[str, Artifact]:
+def saved(store: FolderStore, count: int, run: str = RUN) -> dict[str, Artifact]:
     """Save numbers under `n-0`, `n-1` and so on."""
     found = {}
     for number in range(count):
         data = str(number).encode()
-        name, key = f"n-{number}", f"{RUN}/1/n-{number}.json"
+        name, key = f"n-{number}", f"{run}/1/n-{number}.json"
         store.put(key, data)
         found[name] = Artifact(name, key, sha256_bytes(data), len(data), codec_for(number).name)
     return found
@@ -91,6 +92,16 @@ def test_a_damaged_or_missing_neighbour_fails_nobody_else(store: Counting) -> No
         except (IntegrityError, ObjectNotFoundError) as error:
             failed[name] = type(error)
     assert failed == {"n-20": IntegrityError, "n-30": ObjectNotFoundError}
+
+
+def test_threads_load_from_two_runs(store: Counting) -> None:
+    one, other = saved(store, 60), saved(store, 60, RUN.replace("beef", "cafe"))
+
+    def load(number: int) -> bool:
+        return all(read_artifact(store, each[f"n-{number}"], each) == number for each in (one, other))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(load, range(60)))
 
 
 def test_nothing_large_is_read_ahead(store: Counting) -> None:

@@ -61,10 +61,13 @@ def read(store: Store, artifact: Artifact, siblings: Iterable[Artifact]) -> byte
         ObjectNotFoundError: there are none.
     """
     run = (store, run_of(artifact.key))
-    if run not in _of_run:
+    found = _of_run.get(run)
+    if found is None:
+        # One run's at a time; a thread that loads from another one keeps what it has in hand.
+        found = _Ahead()
         _of_run.clear()
-        _of_run[run] = _Ahead()
-    return _of_run[run].read(store, artifact, siblings)
+        _of_run[run] = found
+    return found.read(store, artifact, siblings)
 
 
 def _read(store: Store, key: str) -> bytes | None:
