@@ -117,7 +117,7 @@ def _closing_page(settings: Settings, facts: dict[str, Any]) -> None:
     click.echo(f"This run     {facts['page']}")
     click.echo(f"Deployments  {ui}/deployments")
     click.echo(f"Its report   shipway report {facts['run']}")
-    click.echo("Its model    shipway models flights")
+    click.echo(f"Its model    shipway models {NAME} -sb s3/{NAME}")
     click.echo(f"Fetch one    shipway get {facts['run']} metrics")
     click.echo("Again        shipway run main/flights -p month=2013-04 --watch")
     click.echo("Stop         make down   (or shipway down); everything saved stays")
