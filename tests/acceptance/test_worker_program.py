@@ -203,7 +203,7 @@ def test_on_a_terminal_a_table_stands_below_what_runs_print(here: Shell, tmp_pat
         one.wait_for("waiting for runs", one.said.count("waiting for runs") + 1)
         assert one.stop() == 0
         end = one.said
-    rows = re.findall(r"default +([\w-]+) +waiting +\d\d:\d\d:\d\d +(\d+) % +(\d+) MB +(\d+\.\d\d) s +(\w+)", end)
+    rows = re.findall(r"default +([\w-]+…?) +waiting +\d\d:\d\d:\d\d +(\d+) % +(\d+) MB +(\d+\.\d\d) s +(\w+)", end)
     assert rows, end
     assert all(0 < int(memory) < 500 and float(began) < 60 for _name, _cpu, memory, began, _kind in rows)
     lines = [re.sub(r"\x1b\[[0-?]*[A-Za-z]", "", line).strip() for line in end.replace("\r", "\n").split("\n")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -64,6 +65,15 @@ def test_a_narrow_terminal_gets_a_line_for_each_run(width: int) -> None:
     lines = drawn(Facts("w1", "shipway", rows=rows), width)
     assert len(lines) == 5
     assert max(map(len, lines)) <= width
+
+
+def test_a_terminal_too_narrow_cuts_names_and_leaves_figures_whole() -> None:
+    row = Row("supportive-chameleon", "waiting", "default", NOON, warm=True, started=0.3, use=Use(13, 33_000_000))
+    _head, titles, line = drawn(Facts("w1", "shipway", rows=(row,)), 80)
+    assert titles.split() == ["queue", "run", "flow", "since", "CPU", "memory", "started", "in", "process"]
+    assert line.split()[0] == "default"
+    assert re.match(r"default +supportive-[a-z]*… +waiting", line)
+    assert line.split()[3:] == [f"{NOON.astimezone():%H:%M:%S}", "13", "%", "33", "MB", "0.30", "s", "warm"]
 
 
 def test_a_run_is_measured_with_the_processes_it_started() -> None:

@@ -113,13 +113,15 @@ def picture(facts: Facts) -> Group:
     if not facts.rows:
         return Group(head)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("queue", "run", "flow", "since"):
-        table.add_column(title, no_wrap=True, overflow="ellipsis")
+    # A terminal too narrow takes from the columns that may wrap: names are cut, figures stay whole.
+    for title in ("queue", "run", "flow"):
+        table.add_column(title)
+    table.add_column("since", no_wrap=True)
     for title in ("CPU", "memory", "started in"):
         table.add_column(title, no_wrap=True, justify="right")
     table.add_column("process", no_wrap=True)
     for row in facts.rows:
-        table.add_row(*(Text(cell) for cell in _cells(row)))
+        table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in _cells(row)))
     return Group(head, table, *([Text(f"and {facts.more} more", "dim")] if facts.more else []))
 
 
