@@ -23,6 +23,7 @@ from shipway.release.clone import (
     make_folders,
     make_links,
     permissions,
+    reserve,
     write,
 )
 from shipway.store.base import Store
@@ -163,6 +164,7 @@ class _Fetch:
             for path, mode in self.places(entry):
                 files.append(os.open(path, CREATE, mode))
                 undo.callback(os.close, files[-1])
+                reserve(files[-1], entry.size)
             yield files
 
     def _range(self, key: str, entries: list[Entry]) -> tuple[int, bytes]:

@@ -27,6 +27,9 @@ READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 FICLONE = 0x40049409
 """Number of the request that makes a file share another one's blocks: `man 2 ioctl_ficlone`."""
 
+RESERVED = 1024 * 1024
+"""Bytes from which the room of a new file is taken at once; a smaller one is written in one call anyway."""
+
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -54,6 +57,18 @@ def copy_file(source: str, target: str, size: int, mode: int) -> tuple[Stamp, St
             os.close(writer)
     finally:
         os.close(reader)
+
+
+def reserve(file: int, size: int) -> None:
+    """Take the room of a new file that will have `size` bytes, where it is worth a call of its own.
+
+    The writes that follow are a third cheaper then (ext4), the file is in one piece, and a full disk is known at once.
+
+    Raises:
+        OSError: there is no room.
+    """
+    if size >= RESERVED and hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
 
 
 def shares_blocks(source: Path, target: Path) -> bool:
