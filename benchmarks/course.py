@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,7 +84,7 @@ class Course:
 
     Attributes:
         kind: what the folder holds.
-        tools: the tools, in the order they take turns.
+        tools: the tools, which take turns.
         place: folder for all files.
         bucket: bucket for all objects.
         proxy: proxy in front of the server.
@@ -117,7 +118,8 @@ class Course:
             for number in range(rounds):
                 if work == CHANGED:
                     change_one(self.kind, self._folder)
-                for tool in self.tools:
+                # Each is first in turn: whoever comes after all the others finds another machine than who comes first.
+                for tool in (*self.tools[number % len(self.tools) :], *self.tools[: number % len(self.tools)]):
                     # The slow ones join in the last rounds, so that in the end all have seen the same changes.
                     late = tool.slow and number < rounds - slow_rounds
                     if work not in tool.works or late:
@@ -150,7 +152,11 @@ class Course:
         )
         # What was written before is on the disk and no longer in the way.
         os.sync()
-        return measure(tool.works[work], job, self.environment)
+        took = measure(tool.works[work], job, self.environment)
+        if work == COLD and number != last and self.kind.size >= LARGE_FILE:
+            # Gigabytes of old copies fill the machine's memory; small files stay, see `bench_release._place`.
+            shutil.rmtree(copies)
+        return took
 
     @property
     def _folder(self) -> Path:
