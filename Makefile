@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all parity tools lint types faults fuzz audit release bench replay screenshots report-check down clean lock
+.PHONY: demo test test-all parity tools lint types faults faults-stock soak fuzz audit release bench replay screenshots report-check down clean lock
 .DELETE_ON_ERROR:
 # Programs that are compiled anew at each start are several times slower, and tests start hundreds.
 unexport PYTHONDONTWRITEBYTECODE
@@ -33,8 +33,14 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy
 
-faults: $(VENV)/.test  ## the long list of seeded faults: a bad network before the store, processes that are killed
+faults: $(VENV)/.test  ## the long list of seeded faults: bad networks, machines in trouble, processes that are killed
 	$(BIN)/python -m tests.faults $(FAULTS)
+
+faults-stock: $(VENV)/.test  ## the same hits beside Prefect's own worker
+	$(BIN)/python -m tests.faults.stock $(FAULTS)
+
+soak: $(VENV)/.test  ## 40 minutes, a run every second and a fault every twenty; writes results/soak.*
+	$(BIN)/python -m tests.faults.soak $(SOAK)
 
 fuzz: $(VENV)/.test  ## every parser of outside input, FUZZ_EXAMPLES inputs for each (by default 5,000)
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/property/test_fuzz_stored.py tests/property/test_fuzz_given.py -q

@@ -53,7 +53,7 @@ class Artifact:
         texts = (artifact.name, artifact.key, artifact.codec)
         counts = (artifact.bytes, 0 if artifact.rows is None else artifact.rows)
         sound = all(isinstance(text, str) for text in texts) and is_sha256(artifact.sha256)
-        sound = sound and all(type(count) is int and count >= 0 for count in counts)
+        sound = sound and all(type(count) is int and 0 <= count < 1 << 63 for count in counts)  # more no file has
         # Names and keys become paths when an artifact is fetched.
         sound = sound and type(artifact.captured) is bool and not (_unfit(artifact.name) or _unfit(artifact.key, 1024))
         if not sound:

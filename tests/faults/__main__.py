@@ -1,4 +1,4 @@
-"""The long list: `python -m tests.faults [--store N] [--processes N] [--seed S] [--only SEED]`, or `make faults`.
+"""The long list: `python -m tests.faults [--store N] [--processes N] [--api N] [--seed S]`, or `make faults`.
 
 Plays seeded scenarios and prints a table of them: how often each was played, what was lost, how long it took.
 """
@@ -14,7 +14,7 @@ import traceback
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from tests.faults import process_scenarios, store_scenarios
+from tests.faults import api_scenarios, process_scenarios, store_scenarios
 from tests.faults.proxy import faulty_proxy
 from tests.faults.stage import staged
 
@@ -95,6 +95,27 @@ def play_processes(seeds: range) -> Table:
     return table
 
 
+def play_api(seeds: range) -> Table:
+    """Play scenarios of the API, all on one stack."""
+    table = Table()
+    with (
+        tempfile.TemporaryDirectory(prefix="swn-") as folder,
+        staged(Path(folder) / "s") as stage,
+        api_scenarios.far_worker(stage) as worker,
+    ):
+        for seed in seeds:
+            try:
+                outcome = api_scenarios.play(worker, seed)
+            except Exception as error:  # noqa: BLE001
+                tell(seed, error)
+                table.note(api_scenarios.name(seed), 0.0, lost=True)
+            else:
+                print(seed, outcome, flush=True)
+                again = outcome.again > 0
+                table.note(outcome.name, outcome.seconds, failed=again, faults=outcome.faults)
+    return table
+
+
 def tell(seed: int, error: Exception) -> None:
     """Say what went wrong."""
     last = "".join(traceback.format_exception(error)[-3:])
@@ -104,11 +125,14 @@ def tell(seed: int, error: Exception) -> None:
 def main() -> int:
     """Play the lists; return 1 where anything was lost."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
-    parser.add_argument("--store", type=int, default=432, help="scenarios of the store")
+    parser.add_argument("--store", type=int, default=450, help="scenarios of the store")
     parser.add_argument("--processes", type=int, default=72, help="scenarios of processes")
+    parser.add_argument("--api", type=int, default=40, help="scenarios of the API")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     options = parser.parse_args()
     tables = []
+    if options.api:
+        tables.append(("API", play_api(range(options.seed, options.seed + options.api)), "begun again"))
     if options.store:
         tables.append(("Store", play_store(range(options.seed, options.seed + options.store)), "said so"))
     if options.processes:

@@ -80,6 +80,29 @@ def other_time(_folder: Path, dice: random.Random) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def little_memory(limit: int) -> Iterator[Path]:
+    """Give the file that takes the ids of processes which may have so many bytes, of what they ask for from then on.
+
+    Raises:
+        PermissionError: this user may not make such a group, or the kernel has none.
+    """
+    root, old = Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory")
+    group = (old if old.is_dir() else root) / f"shipway-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        raise PermissionError("groups of little memory can be made by root only, outside containers") from error
+    try:
+        most = group / ("memory.limit_in_bytes" if old.is_dir() else "memory.max")
+        if not most.exists():
+            raise PermissionError("this machine's groups do not count memory")
+        most.write_text(str(limit))
+        yield group / "cgroup.procs"
+    finally:
+        group.rmdir()
+
+
 OWN_WORDS = (errno.ENOSPC, errno.EMFILE)
 """What the system itself says of it; whoever calls a function hears that, a command says it in one line."""
 

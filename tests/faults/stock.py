@@ -26,8 +26,8 @@ VICTIMS = ("server", "store", "worker", "child", "worker and child")
 SIGNALS = ("KILL", "TERM")
 RUNS = 3
 SECONDS = 4.0
-WINDOW = 120.0
-"""Seconds a run has to end in, from the hit on: ten times what silent runs are given on this stack."""
+WINDOW = 60.0
+"""Seconds a run has to end in, from the hit on: six times what silent runs are given on this stack."""
 
 
 class Stock:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from tests.faults.hardship import little_memory
 from tests.faults.stage import TAG, Stage, audit, kill, staged, wait
 
 from shipway.prefect.automations import automations, ensure_automations, silence_seconds
@@ -55,6 +56,19 @@ def test_a_run_that_died_with_its_worker_is_run_again(stage: Stage) -> None:
         assert "Crashed" in stage.history(run)
         assert stage.run(run)["run_count"] == 2
     audit(stage, runs)
+
+
+@pytest.mark.long
+def test_a_run_that_the_kernel_ends_for_want_of_memory_has_crashed_and_says_so(stage: Stage) -> None:
+    try:
+        with little_memory(1 << 20) as members:
+            run = stage.start(seconds=3)
+            members.write_text(str(stage.pid(run)))
+            stage.wait_for(run, "Crashed")
+    except PermissionError as error:
+        pytest.skip(str(error))
+    assert "memory" in stage.run(run)["state"]["message"]
+    audit(stage, [run], completed=False)
 
 
 @pytest.mark.long

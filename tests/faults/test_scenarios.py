@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.faults import process_scenarios, store_scenarios
+from tests.faults import api_scenarios, process_scenarios, store_scenarios
 from tests.faults.proxy import FAULTS, faulty_proxy
 from tests.faults.stage import Stage, staged
 
@@ -42,6 +42,18 @@ def test_a_store_behind_a_bad_network(proxied: S3Server, seed: int) -> None:
 @pytest.mark.parametrize("seed", HERE, ids=store_scenarios.name)
 def test_a_machine_in_trouble(proxied: S3Server, seed: int) -> None:
     store_scenarios.play(proxied, seed)
+
+
+@pytest.fixture(scope="module")
+def far(stage: Stage) -> Iterator[api_scenarios.Far]:
+    with api_scenarios.far_worker(stage) as worker:
+        yield worker
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(len(api_scenarios.FAULTS)), ids=api_scenarios.name)
+def test_an_api_behind_a_bad_network(far: api_scenarios.Far, seed: int) -> None:
+    api_scenarios.play(far, seed)
 
 
 @pytest.mark.long

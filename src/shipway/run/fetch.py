@@ -13,6 +13,7 @@ from typing import IO, TypeVar
 from shipway.artifact import Artifact
 from shipway.digest import CHUNK, sha256_bytes, sha256_file
 from shipway.errors import IntegrityError
+from shipway.release.clone import reserve
 from shipway.release.retention import in_parallel
 from shipway.store.base import Store
 
@@ -35,6 +36,7 @@ def download(store: Store, artifact: Artifact, path: Path) -> Path:
     seen, size = hashlib.sha256(), 0
     try:
         with scratch.open("w+b") as file:
+            reserve(file.fileno(), artifact.bytes)
             for start, arrived in _parts(store, artifact, file):
                 # A part is hashed when it and all before it are there, while the next ones arrive.
                 size += arrived
@@ -57,6 +59,7 @@ def read_while_checking(store: Store, artifact: Artifact, path: Path, read: Call
         IntegrityError: the stored bytes are not those that were saved, or are gone.
     """
     with path.open("wb") as file:
+        reserve(file.fileno(), artifact.bytes)
         size = sum(arrived for _, arrived in _parts(store, artifact, file))
     if size != artifact.bytes:
         raise damaged(store, artifact)
