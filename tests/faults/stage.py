@@ -154,11 +154,17 @@ class Stage:
         return [child.pid for child in children(self.service("worker")) if "shipway.worker.template" in words(child)]
 
     def ready(self) -> None:
-        """Wait until everything runs, the supervisor included: somebody starts it again when it was killed."""
-        found = facts(self.settings)
-        if found is None or not found.running:
-            self.shell.ok("up", "--detach")
-        wait(lambda: bool((now := facts(self.settings)) and now.ready and self.answers()), "the stack is ready")
+        """Wait until everything runs, the supervisor included: somebody starts it again when it has ended."""
+
+        def there() -> bool:
+            found = facts(self.settings)
+            if found is None or not found.running:
+                # It may be about to end still, and is asked again then.
+                self.shell("up", "--detach")
+                return False
+            return found.ready and self.answers()
+
+        wait(there, lambda: f"the stack is ready: {facts(self.settings)}")
 
     def answers(self) -> bool:
         """Tell whether the API answers."""
