@@ -253,7 +253,7 @@ def check_whole(stage: Stage, store: Store, record: Any) -> None:
 
 
 def is_final(stage: Stage, run: str) -> bool:
-    """Tell whether a run has ended for good: one that fell silent has crashed for a moment only, until it runs again."""
+    """Tell whether a run has ended for good; one that fell silent has crashed for a moment only, and runs again."""
     found = stage.run(run)
     silent = str(found["state"]["message"]).startswith(ZOMBIE) and found["run_count"] <= stage.settings.crash_retries
     return found["state_type"] in FINAL and not silent
