@@ -152,7 +152,10 @@ class Stage:
 
     def templates(self) -> list[int]:
         """Return the processes that runs are forked from."""
-        return [child.pid for child in children(self.service("worker")) if "shipway.worker.template" in words(child)]
+        worker = self.service("worker")
+        # Runs, which are forked from them, have their words too.
+        found = [child for child in children(worker) if "shipway.worker.template" in words(child)]
+        return [child.pid for child in found if parent(child) == worker]
 
     def ready(self) -> None:
         """Wait until everything runs, the supervisor included: somebody starts it again when it has ended."""
@@ -287,6 +290,13 @@ def children(pid: int) -> list[psutil.Process]:
     with suppress(psutil.Error):
         return psutil.Process(pid).children(recursive=True)
     return []
+
+
+def parent(process: psutil.Process) -> int | None:
+    """Return the process that started one, or None where it is gone."""
+    with suppress(psutil.Error):
+        return process.ppid()
+    return None
 
 
 def words(process: psutil.Process) -> str:
