@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import inspect
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -20,10 +22,16 @@ from prefect.server.database.dependencies import (
     set_database_config,
     temporary_database_config,
 )
+from prefect.server.events import ordering
+from prefect.server.events.ordering import memory
+from prefect.server.events.schemas.events import ReceivedEvent
+from prefect.server.models import events as prefect_events
 from prefect.server.utilities.encryption import encrypt_fernet
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
 from prefect.settings.models.root import Settings as PrefectSettings
+from prefect.types._datetime import now
 
+from shipway.prefect.ordering import STARTED, CausalOrdering
 from shipway.prefect.server import ImmediateSqlite, configure_database
 from shipway.settings import Settings
 from shipway.stack.secrets import Secrets
@@ -145,3 +153,30 @@ def test_the_encryption_key_is_taken_from_the_environment(monkeypatch: pytest.Mo
     token = asyncio.run(encrypt_fernet(None, {"secret": "x"}))  # type: ignore[arg-type]
 
     assert Fernet(key.encode()).decrypt(token.encode()) == b'{"secret": "x"}'
+
+
+def test_events_wait_for_none_from_before_the_start(tmp_path: Path) -> None:
+    """Prefect's own order keeps what it has shown in memory."""
+    settings = Settings.load(tmp_path, {})
+    given = server_service(settings, Secrets.random(), auth=False).env
+    module = given["PREFECT_SERVER_EVENTS_CAUSAL_ORDERING"]
+    assert isinstance(importlib.import_module(module), ordering.CausalOrderingModule)
+    assert "self._seen_events: TTLCache" in inspect.getsource(memory.CausalOrdering.__init__)
+    assert "follows" in inspect.getsource(prefect_events.flow_run_state_change_event)
+    resource = {"prefect.resource.id": f"prefect.flow-run.{uuid4()}"}
+    other = {"prefect.resource.id": f"prefect.task-run.{uuid4()}"}
+
+    async def waits(resource: dict[str, str], follows: UUID) -> bool:
+        words = {"occurred": now("UTC"), "event": "it", "resource": resource, "id": uuid4(), "follows": follows}
+        event = ReceivedEvent.model_validate(words)
+        try:
+            await CausalOrdering(f"test-{uuid4()}").wait_for_leader(event)
+        except ordering.EventArrivedEarly:
+            return True
+        return False
+
+    before, after = (UUID(int=int((STARTED + step) * 1000) << 80 | 7 << 76 | 2 << 62) for step in (-2, 60))
+    assert not asyncio.run(waits(resource, before))
+    assert asyncio.run(waits(other, before))
+    assert asyncio.run(waits(resource, after))
+    assert asyncio.run(waits(resource, uuid4()))

@@ -19,7 +19,7 @@ from tests.acceptance.conftest import Shell, quiet_port
 from shipway.digest import sha256_file
 from shipway.errors import NotFoundError, ShipwayError
 from shipway.prefect.api import Api
-from shipway.prefect.automations import ZOMBIE
+from shipway.prefect.automations import is_silent
 from shipway.prefect.doctor_slots import held_by_ended
 from shipway.run.fetch import download
 from shipway.run.record import read_record, record_keys
@@ -258,8 +258,7 @@ def check_whole(stage: Stage, store: Store, record: Any) -> None:
 def is_final(stage: Stage, run: str) -> bool:
     """Tell whether a run has ended for good; one that fell silent has crashed for a moment only, and runs again."""
     found = stage.run(run)
-    silent = str(found["state"]["message"]).startswith(ZOMBIE) and found["run_count"] <= stage.settings.crash_retries
-    return found["state_type"] in FINAL and not silent
+    return found["state_type"] in FINAL and not is_silent(found, stage.settings.crash_retries)
 
 
 def state_type(stage: Stage, run: str) -> str:

@@ -59,6 +59,36 @@ def test_a_run_that_died_with_its_worker_is_run_again(stage: Stage) -> None:
 
 
 @pytest.mark.long
+def test_a_run_that_dies_just_after_the_server_was_killed_is_run_again_soon(stage: Stage) -> None:
+    """What the server was told of it before is what its death follows on, and the server that hears of that is new."""
+    run = stage.start(first=600)
+    pid = stage.pid(run)
+    kill(stage.service("server"))
+    stage.ready()
+    kill(stage.service("worker"), *stage.templates(), pid)
+    stage.wait_for(run, "Completed")
+    audit(stage, [run])
+
+
+@pytest.mark.long
+def test_a_run_that_is_silent_and_that_no_automation_ran_again_is_found(stage: Stage) -> None:
+    run = stage.start(first=600)
+    state = {"type": "CRASHED", "name": "Crashed", "message": "zombie: nobody heard of it"}
+    name = next(each["name"] for each in automations("", "shipway", stage.settings) if "run again" in each["name"])
+    [automation] = stage.api.request("POST", "/automations/filter", {"automations": {"name": {"any_": [name]}}})
+    pid = stage.pid(run)
+    stage.api.request("PATCH", f"/automations/{automation['id']}", {"enabled": False})
+    kill(pid)
+    stage.wait_for(run, "Crashed")
+    stage.api.request("POST", f"/flow_runs/{run}/set_state", {"state": state, "force": True})
+    time.sleep(3 * stage.settings.heartbeat_seconds)
+    assert stage.run(run)["state_name"] == "Crashed", "somebody has switched it off"
+    stage.api.request("PATCH", f"/automations/{automation['id']}", {"enabled": True})
+    stage.wait_for(run, "Completed")
+    audit(stage, [run])
+
+
+@pytest.mark.long
 def test_a_run_that_the_kernel_ends_for_want_of_memory_has_crashed_and_says_so(stage: Stage) -> None:
     try:
         with little_memory(1 << 20) as members:

@@ -31,6 +31,8 @@ SETTLED = tuple(
 """Events after which a worker looks after it, or nobody has to. Each event that counts costs the server a write."""
 ZOMBIE = "zombie: "
 """What the messages of runs begin with that were found dead; what runs them again goes by it."""
+AGAIN = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Run again: it had fallen silent"}
+"""The state in which a worker takes it up."""
 NOTE = "Kept up to date by Shipway, unless it is switched off here."
 
 
@@ -72,15 +74,30 @@ def automations(pool_id: str, pool: str, settings: Settings) -> Iterator[dict[st
     # A run that its worker dies of must end some time; the count is of all the times that it was Running.
     counts = [str(count) for count in range(settings.crash_retries + 1)]
     yield _automation(
-        f"shipway: runs of pool {pool} that fell silent are run again",
+        _name_again(pool),
         f"Up to {settings.crash_retries} times; what it is about is told from the message that they crashed with.",
         _trigger(
             pool_id,
             expect=("prefect.flow-run.Crashed",),
             labels={"prefect.state-message": [f"{ZOMBIE}*"], "prefect.run-count": counts},
         ),
-        {"state": "SCHEDULED", "name": "AwaitingRetry", "message": "Run again: it had fallen silent"},
+        {"state": AGAIN["type"], "name": AGAIN["name"], "message": AGAIN["message"]},
     )
+
+
+def is_silent(run: Mapping[str, Any], retries: int) -> bool:
+    """Tell whether a run was found dead and is to be run again."""
+    message = str((run.get("state") or {}).get("message"))
+    return run["state_type"] == "CRASHED" and message.startswith(ZOMBIE) and run["run_count"] <= retries
+
+
+def runs_again(api: Api, pool: str) -> bool:
+    """Tell whether the runs of a pool that fell silent are run again, which somebody may have switched off."""
+    return any(row["enabled"] for row in _named(api, _name_again(pool)))
+
+
+def _name_again(pool: str) -> str:
+    return f"shipway: runs of pool {pool} that fell silent are run again"
 
 
 def _automation(name: str, about: str, trigger: Mapping[str, Any], state: Mapping[str, str]) -> dict[str, Any]:

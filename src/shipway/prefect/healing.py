@@ -2,18 +2,24 @@
 
 A run that its own process is about to try again is marked so that no worker takes it; when the process dies in that
 pause, the mark stays. A run that its worker was about to cancel stays so when the worker dies. A task that was killed
-keeps its place among those of its tag. Prefect mends none of these. Each round mends what it finds for the second time:
-what is seen once may just be going on.
+keeps its place among those of its tag. A run that fell silent stays crashed where the server was killed before its
+automation had heard of it. Prefect mends none of these. Each round mends what it finds for the second time: what is
+seen once may just be going on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shipway.prefect.api import PAGE, Api
+from shipway.prefect.automations import AGAIN, is_silent, runs_again
 from shipway.prefect.doctor_runs import Workers
 from shipway.prefect.doctor_slots import held_by_ended
+
+UNHEARD = timedelta(hours=1)
+"""How long ago a run may have fallen silent that is run again still; nobody expects older ones any more."""
 
 RETRYING = "in_process"
 """Prefect's mark of a run that its own process tries again."""
@@ -26,10 +32,12 @@ class Healer:
         api: the server.
         pool: name of the worker's pool.
         worker: name of the worker.
+        retries: how many times a run that fell silent is run again.
     """
 
-    def __init__(self, api: Api, pool: str, worker: str) -> None:
+    def __init__(self, api: Api, pool: str, worker: str, retries: int) -> None:
         self._api = api
+        self._retries = retries
         self._pool = pool
         self._worker = worker
         self._seen: set[tuple[str, str]] = set()
@@ -46,7 +54,7 @@ class Healer:
         Raises:
             ServerError: the server refused something; the next round begins anew.
         """
-        stranded = {("run", run["id"]): run for run in self._orphans(live)}
+        stranded = {("run", run["id"]): run for run in (*self._orphans(live), *self._unheard())}
         held = {(limit["tag"], holder) for limit, holders in held_by_ended(self._api) for holder in holders}
         again = self._seen & (stranded.keys() | held)
         self._seen = (stranded.keys() | held) - again
@@ -66,6 +74,9 @@ class Healer:
             state = {"type": "CANCELLED", "message": "Its worker died before it had ended the run"}
             self._api.request("POST", f"/flow_runs/{run['id']}/set_state", {"state": state})
             return f"run {run['name']} was to be cancelled by a worker that is gone; it is"
+        if run["state_type"] == "CRASHED":
+            self._api.request("POST", f"/flow_runs/{run['id']}/set_state", {"state": AGAIN})
+            return f"run {run['name']} fell silent, and nothing ran it again; it is run again"
         unmark(self._api, run)
         return f"run {run['name']} was to be tried again by a process that is gone; workers may take it"
 
@@ -86,6 +97,19 @@ class Healer:
             and row["id"] not in live
             and self._is_orphan(row, workers)
         ]
+
+    def _unheard(self) -> list[dict[str, Any]]:
+        """Return the runs of late that fell silent and that the server was to run again."""
+        body = {
+            "flow_runs": {
+                "state": {"type": {"any_": ["CRASHED"]}},
+                "end_time": {"after_": (datetime.now(UTC) - UNHEARD).isoformat()},
+            },
+            "work_pools": {"name": {"any_": [self._pool]}},
+            "limit": PAGE,
+        }
+        found = [row for row in self._api.request("POST", "/flow_runs/filter", body) if is_silent(row, self._retries)]
+        return found if found and runs_again(self._api, self._pool) else []
 
     def _is_orphan(self, run: dict[str, Any], workers: Workers) -> bool:
         name = (run.get("labels") or {}).get("prefect.worker.name")

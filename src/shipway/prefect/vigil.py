@@ -50,7 +50,7 @@ class Vigil:
         self._executors = executors
         self._logger = logger
         self._api = Api(settings)
-        self._healer = Healer(self._api, pool.name, name)
+        self._healer = Healer(self._api, pool.name, name, settings.crash_retries)
         self._alarms = Alarms(executors, look, _goes_on)
 
     async def begin(self) -> Iterator[asyncio.Task[None]]:

@@ -67,6 +67,8 @@ _SERVER_TUNING = {
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "2",
     # In memory, Prefect's default, a restart forgets who holds the slots of concurrency limits, which stay taken.
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    # Prefect's own lets events wait for a quarter of an hour for those that a server before this one has had.
+    "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "shipway.prefect.ordering",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
 }
