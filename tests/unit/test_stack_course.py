@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shipway.stack.course import FIRST_PAUSE, HEALTHY_AFTER, LONGEST_PAUSE, Act, Course, Seen, State
+from shipway.stack.course import CLOSED_SECONDS, FIRST_PAUSE, HEALTHY_AFTER, LONGEST_PAUSE, Act, Course, Seen, State
 from shipway.stack.service import Service
 
 UP = Seen()
@@ -205,3 +205,18 @@ def test_a_stop_during_a_pause_does_not_start_the_service_again() -> None:
 
     assert course.ended
     assert course.lives["server"].restarts == 0
+
+
+def test_a_service_that_goes_on_and_listens_no_more_is_begun_anew() -> None:
+    course = ready_stack()
+    closed = Seen(closed=True)
+
+    assert course.step(10, {"store": closed}) == []
+    assert course.step(20, {"store": UP}) == []
+    assert course.step(30, {"store": closed}) == []
+    assert course.step(30 + CLOSED_SECONDS - 1, {"store": closed}) == [], "it may be a moment's"
+    assert course.step(30 + CLOSED_SECONDS, {"store": closed}) == [(Act.KILL, "store")]
+    assert course.step(50, {"store": ended(-9)}) == []
+    assert course.step(50 + FIRST_PAUSE, {}) == [(Act.START, "store")]
+    assert course.step(52, {"store": READY}) == []
+    assert course.state == "ready"

@@ -45,7 +45,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Child]]:
     yield make
     for child in children:
         child.kill()
-    wait(lambda: all(child.look(ask=False).status is not None for child in children))
+    wait(lambda: all(child.look(starting=False).status is not None for child in children))
 
 
 def grandchild_of(child: Child) -> psutil.Process:
@@ -62,7 +62,7 @@ def test_readiness_is_judged_by_what_this_process_wrote_not_an_earlier_one(
     (tmp_path / "it.log").write_text("started long ago\n")
     child = start("import sys; sys.stdin.readline(); print('started'); sys.stdout.flush(); sys.stdin.read()", held=True)
 
-    assert not child.look(ask=True).ready
+    assert not child.look(starting=True).ready
     child.release()
     wait(lambda: "started" in child.output())
     assert child.output() == "started\n"
@@ -71,35 +71,35 @@ def test_readiness_is_judged_by_what_this_process_wrote_not_an_earlier_one(
 def test_the_exit_status_is_seen(start: Callable[..., Child]) -> None:
     child = start("raise SystemExit(7)")
 
-    wait(lambda: child.look(ask=False).status is not None)
-    assert child.look(ask=False).status == 7
+    wait(lambda: child.look(starting=False).status is not None)
+    assert child.look(starting=False).status == 7
 
 
 def test_killing_takes_everything_the_process_started(start: Callable[..., Child]) -> None:
     child = start(STUBBORN)
-    wait(lambda: child.look(ask=True).ready)
+    wait(lambda: child.look(starting=True).ready)
     grandchild = grandchild_of(child)
 
     child.terminate()
-    assert child.look(ask=False).status is None
+    assert child.look(starting=False).status is None
     child.kill()
 
-    wait(lambda: child.look(ask=False).status == -9 and gone(grandchild))
+    wait(lambda: child.look(starting=False).status == -9 and gone(grandchild))
 
 
 def test_what_a_dead_process_started_does_not_outlive_it(start: Callable[..., Child]) -> None:
     child = start(STUBBORN)
-    wait(lambda: child.look(ask=True).ready)
+    wait(lambda: child.look(starting=True).ready)
     grandchild = grandchild_of(child)
     psutil.Process(child.facts.pid).kill()
 
-    wait(lambda: child.look(ask=False).status == -9)
+    wait(lambda: child.look(starting=False).status == -9)
     wait(lambda: gone(grandchild))
 
 
 def test_a_leftover_is_ended_with_all_it_started(start: Callable[..., Child]) -> None:
     child = start(STUBBORN)
-    wait(lambda: child.look(ask=True).ready)
+    wait(lambda: child.look(starting=True).ready)
     grandchild = grandchild_of(child)
 
     assert stop_leftover(child.facts, grace=0.2)
@@ -109,7 +109,7 @@ def test_a_leftover_is_ended_with_all_it_started(start: Callable[..., Child]) ->
 
 def test_a_process_that_only_has_the_number_of_a_leftover_is_left_alone(start: Callable[..., Child]) -> None:
     child = start("print('started', flush=True); import time; time.sleep(600)")
-    wait(lambda: child.look(ask=True).ready)
+    wait(lambda: child.look(starting=True).ready)
 
     assert not stop_leftover(replace(child.facts, created=child.facts.created - 3600), grace=0)
     assert child.facts.alive

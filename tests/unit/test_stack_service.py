@@ -11,7 +11,7 @@ import pytest
 from shipway.errors import InputError, PortTakenError, StackError
 from shipway.settings import Settings
 from shipway.stack.secrets import Secrets
-from shipway.stack.service import check_port, http_ready, is_loopback, server_service, url, worker_service
+from shipway.stack.service import all_listen, check_port, http_ready, is_loopback, server_service, url, worker_service
 
 
 @pytest.fixture
@@ -133,3 +133,11 @@ def test_the_worker_sees_its_users_environment_but_not_the_servers(
     assert worker.env["AWS_PROFILE"] == "mine"
     assert (worker.env["PREFECT_API_URL"], worker.env["PREFECT_API_AUTH_STRING"]) == ("http://127.0.0.1:1/api", "a:b")
     assert worker.argv[-2:] == ("--pool", "pool")
+
+
+def test_all_parts_listen_or_one_does_not() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        addresses = [("127.0.0.1", each.getsockname()[1]) for each in (one, other)]
+        assert all_listen(*addresses), "whether they answer or not"
+        other.close()
+        assert not all_listen(*addresses)

@@ -12,6 +12,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before a service that ended is started again: doubled each time."""
 HEALTHY_AFTER = 60.0
 """A service that was ready for so many seconds has recovered: its next pause is the first one again."""
+CLOSED_SECONDS = 15.0
+"""A service is begun anew when a part of it has listened no more for so long, though its process goes on."""
 
 
 class State(StrEnum):
@@ -28,9 +30,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a look at a process showed: it runs, it can be used, or it ended with an exit status."""
+    """What a look at a process showed: it runs, it can be used, it listens no more, or it ended with an exit status."""
 
     ready: bool = False
+    closed: bool = False
     status: int | None = None
 
 
@@ -42,6 +45,7 @@ class Life:
         self.state = State.WAITING
         self.restarts = 0
         self.since = 0.0
+        self.closed_since: float | None = None
         self.pause = FIRST_PAUSE
         self.status: int | None = None
 
@@ -67,6 +71,7 @@ class Life:
     def observe(self, now: float, seen: Seen) -> None:
         """Take note of a look at the process."""
         if seen.status is not None:
+            self.closed_since = None
             if self.state is State.STOPPING:
                 # How it ended says nothing then: it was told to.
                 self.state = State.STOPPED
@@ -77,6 +82,10 @@ class Life:
             self.state, self.since = State.PAUSING, now
         elif self.state is State.STARTING and seen.ready:
             self.state, self.since = State.READY, now
+        if self.state is not State.READY or not seen.closed:
+            self.closed_since = None
+        elif self.closed_since is None:
+            self.closed_since = now
 
     def rested(self, now: float) -> bool:
         """Whether the pause is over; the next one is twice as long."""
@@ -86,7 +95,9 @@ class Life:
         return True
 
     def overdue(self, now: float) -> bool:
-        """Whether the process has taken longer than it may to become ready, or to end."""
+        """Whether the process has taken longer than it may to become ready, to listen again, or to end."""
+        if self.closed_since is not None:
+            return now - self.closed_since >= CLOSED_SECONDS
         limit = {State.STARTING: self.service.ready_within, State.STOPPING: self.service.grace}.get(self.state)
         return limit is not None and now - self.since >= limit
 

@@ -98,10 +98,16 @@ class Supervisor:
         if self._course.failed:
             raise self._explain(self._course.failed)
 
+    def _look(self, name: str, life: Life) -> Seen:
+        child = self._children.get(name)
+        return child.look(starting=life.state is State.STARTING) if child else NO_PROCESS
+
     def _round(self) -> None:
         lives = self._course.lives
         seen = {
-            name: self._children[name].look(ask=life.state is State.STARTING) if name in self._children else NO_PROCESS
+            name: self._children[name].look(starting=life.state is State.STARTING)
+            if name in self._children
+            else NO_PROCESS
             for name, life in lives.items()
             if life.runs
         }

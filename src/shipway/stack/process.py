@@ -42,14 +42,16 @@ class Child:
             )
         self.facts = ProcessFacts(self._process.pid, created_at(self._process.pid))
 
-    def look(self, *, ask: bool) -> Seen:
-        """See whether the process ended and, where `ask` is set, whether it can be used."""
+    def look(self, *, starting: bool) -> Seen:
+        """See whether the process ended and, where it does not, whether it can be used or listens no more."""
         status = self._process.poll()
         if status is not None:
             # What it started must not outlive it: it would keep ports, files and runs that nobody watches.
             _signal_group(self._process.pid, signal.SIGKILL)
             return Seen(status=status)
-        return Seen(ready=ask and self._service.ready(self.output()))
+        if starting:
+            return Seen(ready=self._service.ready(self.output()))
+        return Seen(closed=not self._service.listens())
 
     def release(self) -> None:
         """Tell a process that was held that its turn has come."""

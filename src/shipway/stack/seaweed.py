@@ -25,7 +25,8 @@ MAX_SOCKET_PATH = 100
 PORTS = range(20_000, 30_000)
 """Where free ports are looked for: below those that systems give to outgoing connections."""
 
-_LOOPBACK = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
+"""Where all parts listen but the one that clients see."""
 _JWT_VARIABLES = (
     "WEED_JWT_SIGNING_KEY",
     "WEED_JWT_SIGNING_READ_KEY",
@@ -128,8 +129,8 @@ def prepare(
         "-logtostderr=true",
         "server",
         f"-dir={folder}",
-        f"-ip={_LOOPBACK}",
-        f"-ip.bind={_LOOPBACK}",
+        f"-ip={LOOPBACK}",
+        f"-ip.bind={LOOPBACK}",
         # Without this anybody on the machine could delete a whole bucket through the master's HTTP port, and read and
         # write any object through the filer's.
         "-disableHttp=true",
@@ -188,8 +189,8 @@ def make_durable(ports: SeaweedPorts) -> tuple[list[str], str]:
     argv = [
         str(_require_weed()),
         "shell",
-        f"-master={_LOOPBACK}:{ports.master}.{ports.master_grpc}",
-        f"-filer={_LOOPBACK}:{ports.filer}.{ports.filer_grpc}",
+        f"-master={LOOPBACK}:{ports.master}.{ports.master_grpc}",
+        f"-filer={LOOPBACK}:{ports.filer}.{ports.filer_grpc}",
     ]
     return argv, "fs.configure -locationPrefix=/buckets/ -fsync=true -volumeGrowthCount=1 -apply\n"
 
@@ -255,7 +256,7 @@ def _certificates(folder: Path) -> Path:
         return target
     from shipway.stack.certificates import make_certificates  # cryptography is heavy and needed once
 
-    files = make_certificates(_LOOPBACK)
+    files = make_certificates(LOOPBACK)
     temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".tls-"))
     try:
         for name, content in files.items():

@@ -13,12 +13,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, astuple, dataclass, field
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
 from shipway.errors import InputError, PortTakenError, StackError
 from shipway.settings import Settings
-from shipway.stack.seaweed import SeaweedPorts, make_durable, prepare
+from shipway.stack.seaweed import LOOPBACK, SeaweedPorts, make_durable, prepare
 from shipway.stack.secrets import Secrets
 
 BUCKET = "shipway"
@@ -84,6 +85,7 @@ class Service:
         env: its whole environment.
         cwd: the folder it is started in.
         ready: told what the process wrote since it started, says whether it can be used.
+        listens: says whether all parts of it that others need still listen; asked about once a second.
         depends_on: services that are ready before it starts and stop after it.
         after_set_up: whether it starts only once the stack has been set up (block saved).
         held: whether its process is started at once, to load what it needs, and waits for its turn: a line on standard
@@ -99,6 +101,7 @@ class Service:
     env: Mapping[str, str] = field(repr=False)
     cwd: Path
     ready: Callable[[str], bool]
+    listens: Callable[[], bool] = lambda: True
     depends_on: tuple[str, ...] = ()
     after_set_up: bool = False
     held: bool = False
@@ -152,7 +155,10 @@ def store_service(settings: Settings, secrets: Secrets, folder: Path, ports: Sea
     )
     env |= {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "TZ", "LANG") if name in os.environ}
     ready = http_ready(settings.host, ports.s3, "/healthz")
-    return Service(STORE, tuple(argv), env, folder, ready, port=ports.s3, grace=GRACE[STORE], umask=0o077)
+    # Asked to end by somebody else it may close some of its parts and go on with the others, for good.
+    inner = [(LOOPBACK, port) for port in (ports.master, ports.volume, ports.filer)]
+    listens = partial(all_listen, (reachable(settings.host), ports.s3), *inner)
+    return Service(STORE, tuple(argv), env, folder, ready, listens, port=ports.s3, grace=GRACE[STORE], umask=0o077)
 
 
 def store_ports(settings: Settings) -> SeaweedPorts:
@@ -226,6 +232,18 @@ def http_ready(host: str, port: int, path: str) -> Callable[[str], bool]:
             connection.close()
 
     return check
+
+
+def all_listen(*addresses: tuple[str, int]) -> bool:
+    """Tell whether somebody listens at each of these hosts and ports, be they slow to answer."""
+    for host, port in addresses:
+        try:
+            _connect(host, port).close()
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            pass
+    return True
 
 
 def reachable(host: str) -> str:
