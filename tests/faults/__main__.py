@@ -31,7 +31,7 @@ class Table:
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)
         self.faults: Counter[str] = Counter()
 
-    def note(self, name: str, seconds: float, *, lost: bool = False, failed: bool = False, faults: int = 0) -> None:
+    def note(self, name: str, seconds: float, *, lost: bool = False, failed: bool = False, faults: int = 1) -> None:
         """Take note of one scenario."""
         self.played[name] += 1
         self.lost[name] += lost
@@ -45,11 +45,11 @@ class Table:
         for name in sorted(self.played):
             took = self.seconds[name]
             rows.append(
-                f"| {name} | {self.played[name]} | {self.faults[name] or self.played[name]} | {self.lost[name]} "
+                f"| {name} | {self.played[name]} | {self.faults[name]} | {self.lost[name]} "
                 f"| {self.failed[name]} | {statistics.median(took):.1f} | {max(took):.1f} |"
             )
         rows.append(
-            f"| **all** | {self.played.total()} | {self.faults.total() or self.played.total()} | {self.lost.total()} "
+            f"| **all** | {self.played.total()} | {self.faults.total()} | {self.lost.total()} "
             f"| {self.failed.total()} | | |"
         )
         return rows

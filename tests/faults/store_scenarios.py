@@ -112,7 +112,7 @@ def play(server: S3Server, seed: int) -> Outcome:
             if not isinstance(error, ShipwayError) and error.errno not in OWN_WORDS:
                 raise
             failed = f"{type(error).__name__}: {error}"
-        faults = proxy.done.total() or 1
+        faults = proxy.done.total() if fault in FAULTS else 1
         check(it)
     return Outcome(name(seed), failed, faults)
 
@@ -130,7 +130,7 @@ def suffering(it: Play, fault: str, seed: int) -> Iterator[None]:
     try:
         yield
     finally:
-        it.proxy.befall(nothing)
+        it.proxy.choose = nothing
 
 
 def chosen(seed: int) -> tuple[Callable[[Play], None], str]:
