@@ -145,7 +145,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     folder = tmp_path_factory.mktemp("stack")
     # Its worker mends nothing meanwhile: tests make things that are to be mended, and look at them.
     shell = Shell(folder, {"NO_COLOR": "1", "SHIPWAY_HEARTBEAT_SECONDS": "900"})
-    shell.ok("up", "--detach", "--port", str(free_port()), "--store-port", str(free_port()))
+    shell.ok("up", "--detach", "--port", str(quiet_port()), "--store-port", str(quiet_port()))
     try:
         yield shell
     finally:

@@ -181,7 +181,7 @@ def hook_fails() -> None:
 
 def let_news_out() -> None:
     """Wait until what was logged and emitted so far is on its way: a process that dies takes the rest with it."""
-    time.sleep(3)
+    time.sleep(8)
 
 
 @flow(name="exits", on_crashed=[on_state], on_failure=[on_state])

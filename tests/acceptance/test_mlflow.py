@@ -31,7 +31,7 @@ from shipway.mlflow.sync import sync
 from shipway.run.record import RunRecord, write_record
 from shipway.store.folder import FolderStore
 from shipway.testing import skip_or_fail
-from tests.acceptance.conftest import Shell, free_port, one_line, wait_until
+from tests.acceptance.conftest import Shell, free_port, one_line, quiet_port, wait_until
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-mlflow/bin/python"
@@ -68,7 +68,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if not (PYTHON.parent.parent / "installed.lock").is_file():
         skip_or_fail("MLflow is not installed; scripts/test-tools --install mlflow installs it")
     folder = tmp_path_factory.mktemp("mlflow")
-    host = f"127.0.0.1:{free_port()}"
+    host = f"127.0.0.1:{quiet_port()}"
     found = f"http://{host}"
     # What `mlflow server --gunicorn-opts` starts, without that program, which takes as long to be loaded as the server.
     argv = [str(PYTHON), "-m", "gunicorn", "--bind", host, "--workers", "1", "--threads", "4", "mlflow.server:app"]

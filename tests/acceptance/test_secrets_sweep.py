@@ -24,7 +24,7 @@ from shipway.stack import facts
 from shipway.stack.seaweed import weed_binary
 from shipway.store.opening import open_store
 from shipway.testing import running_s3_server, skip_or_fail
-from tests.acceptance.conftest import Shell, free_port, one_line
+from tests.acceptance.conftest import Shell, one_line, quiet_port
 
 FLOW = """
 import os
@@ -142,7 +142,7 @@ def place(tmp_path: Path) -> Iterator[Shell]:
         skip_or_fail("the S3 server has no wheel for this machine")
     folder = tmp_path / "project"
     folder.mkdir()
-    (folder / "shipway.toml").write_text(f"server_port = {free_port()}\nstore_port = {free_port()}\n")
+    (folder / "shipway.toml").write_text(f"server_port = {quiet_port()}\nstore_port = {quiet_port()}\n")
     (tmp_path / "tmp").mkdir()
     shell = Shell(
         folder,

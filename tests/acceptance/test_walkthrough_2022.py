@@ -16,7 +16,7 @@ from shipway.prefect.api import Api
 from shipway.settings import Settings
 from shipway.stack.seaweed import weed_binary
 from shipway.testing import skip_or_fail
-from tests.acceptance.conftest import Shell, free_port, wait_until
+from tests.acceptance.conftest import Shell, quiet_port, wait_until
 
 EXAMPLE = Path(__file__).parents[2] / "examples/red_wine"
 
@@ -36,10 +36,10 @@ def terminal(tmp_path: Path, csv_file: Path) -> Iterator[Shell]:
 
 
 def test_walkthrough(terminal: Shell) -> None:
-    port = free_port()
+    port = quiet_port()
     url = f"http://127.0.0.1:{port}/api"
     terminal.ok("config", "set", f"PREFECT_API_URL={url}")
-    server = terminal.start("orion", "start", "--port", str(port), "--store-port", str(free_port()))
+    server = terminal.start("orion", "start", "--port", str(port), "--store-port", str(quiet_port()))
     agent = None
     try:
         api = Api(Settings.load(terminal.folder, {}))

