@@ -207,6 +207,7 @@ def test_an_interrupted_apply_is_completed_or_gone_back_from(
     assert (releases[0]["release"], releases[0]["current"]) == (str(versions[2]), True)
 
 
+@pytest.mark.long
 def test_on_s3_one_flipped_byte_is_found(project: Shell, name: str, s3_block: str) -> None:
     deployment = f"{name}/daily"
     for number in (1, 2, 3):

@@ -272,6 +272,7 @@ def test_what_was_saved_survives_kills_of_everything(place: Shell) -> None:
     assert "No stack is running" in place("down").stderr
 
 
+@pytest.mark.long
 def test_an_interrupt_in_the_foreground_stops_everything_in_order(place: Shell) -> None:
     argv = [sys.executable, "-m", "shipway", "up"]
     with subprocess.Popen(argv, cwd=place.folder, stderr=subprocess.PIPE, text=True) as up:
@@ -326,6 +327,7 @@ def test_the_api_asks_for_the_auth_string_where_it_was_asked_to(place: Shell) ->
     assert place("ls").returncode == 0
 
 
+@pytest.mark.long
 def test_another_address_than_loopback_asks_for_the_auth_string_unasked(place: Shell) -> None:
     """And `down` stops it when its supervisor was killed."""
     place.ok("up", "--detach", "--no-worker", "--host", "0.0.0.0")  # noqa: S104

@@ -340,9 +340,8 @@ def test_limit_and_priorities_are_kept(here: Shell, tmp_path: Path) -> None:
         assert one.stop() == 0
 
 
-@pytest.mark.parametrize(
-    "limited", ["/work_pools/shipway", pytest.param("/work_pools/shipway/queues/default", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("limited", ["/work_pools/shipway", "/work_pools/shipway/queues/default"])
 def test_the_limits_of_pool_and_queue_are_kept(here: Shell, tmp_path: Path, limited: str) -> None:
     api = Api(Settings.load(here.folder))
     gate = tmp_path / "gate"
@@ -373,6 +372,7 @@ def test_it_is_woken_by_events(here: Shell, tmp_path: Path) -> None:
         assert one.stop() == 0
 
 
+@pytest.mark.long
 def test_prefects_own_command_starts_it_too(here: Shell) -> None:
     """`prefect worker start --type shipway`: the pool, its job template and the warm start are the same."""
     variables = Settings.load(here.folder).prefect_environment()
