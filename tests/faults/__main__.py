@@ -12,6 +12,8 @@ import tempfile
 import time
 import traceback
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from tests.faults import api_scenarios, process_scenarios, store_scenarios
@@ -83,15 +85,7 @@ def play_processes(seeds: range) -> Table:
     while left:
         some, left = left[:40], left[40:]
         with tempfile.TemporaryDirectory(prefix="swf-") as folder, staged(Path(folder) / "s") as stage:
-            for seed in some:
-                try:
-                    outcome = process_scenarios.play(stage, seed)
-                except Exception as error:  # noqa: BLE001
-                    tell(seed, error)
-                    table.note(process_scenarios.name(seed), 0.0, lost=True)
-                else:
-                    print(seed, outcome, flush=True)
-                    table.note(outcome.name, outcome.seconds, failed=outcome.again > 0)
+            play_each(table, some, partial(process_scenarios.play, stage), process_scenarios.name)
     return table
 
 
@@ -103,17 +97,26 @@ def play_api(seeds: range) -> Table:
         staged(Path(folder) / "s") as stage,
         api_scenarios.far_worker(stage) as worker,
     ):
-        for seed in seeds:
-            try:
-                outcome = api_scenarios.play(worker, seed)
-            except Exception as error:  # noqa: BLE001
-                tell(seed, error)
-                table.note(api_scenarios.name(seed), 0.0, lost=True)
-            else:
-                print(seed, outcome, flush=True)
-                again = outcome.again > 0
-                table.note(outcome.name, outcome.seconds, failed=again, faults=outcome.faults)
+        play_each(table, seeds, partial(api_scenarios.play, worker), api_scenarios.name)
     return table
+
+
+def play_each(
+    table: Table,
+    seeds: Iterable[int],
+    play: Callable[[int], process_scenarios.Outcome | api_scenarios.Outcome],
+    name: Callable[[int], str],
+) -> None:
+    """Play scenarios on a stack, one after the other, and take note of each."""
+    for seed in seeds:
+        try:
+            outcome = play(seed)
+        except Exception as error:  # noqa: BLE001
+            tell(seed, error)
+            table.note(name(seed), 0.0, lost=True)
+        else:
+            print(seed, outcome, flush=True)
+            table.note(outcome.name, outcome.seconds, failed=outcome.again > 0, faults=outcome.faults)
 
 
 def tell(seed: int, error: Exception) -> None:

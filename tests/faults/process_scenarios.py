@@ -30,12 +30,14 @@ class Outcome:
         seconds: from then until every run had ended.
         states: how often each state was a run's last.
         again: how many runs were begun more than once.
+        faults: how many faults there were.
     """
 
     name: str
     seconds: float
     states: dict[str, int]
     again: int
+    faults: int = 1
 
 
 def play(stage: Stage, seed: int) -> Outcome:

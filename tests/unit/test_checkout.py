@@ -1,7 +1,10 @@
 """A checkout is whole and right, or it is not there."""
 
+import errno
+import os
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from shipway.errors import FolderError, InputError, IntegrityError, ObjectNotFou
 from shipway.manifest import LINK, Entry, Manifest, Version
 from shipway.release.build import Release, build
 from shipway.release.checkout import checkout
+from shipway.release.clone import RESERVED, reserve
 from shipway.release.scan import scan
 from shipway.store.counting import CountingStore
 from shipway.store.folder import FolderStore
@@ -269,3 +273,25 @@ def test_a_file_changed_after_the_scan_is_refused(tmp_path: Path, store: FolderS
     with pytest.raises(FolderError, match="changed while it was uploaded"):
         build(found, store)
     assert not [info for info in store.list("code/") if "/releases/" in info.key]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system takes no room at once")
+@pytest.mark.parametrize(("number", "raised"), [(errno.EOPNOTSUPP, False), (errno.EINVAL, False), (errno.ENOSPC, True)])
+def test_a_file_system_that_takes_no_room_at_once_serves_too(
+    number: int, raised: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with (tmp_path / "file").open("wb") as file:
+        reserve(file.fileno(), RESERVED - 1)
+        with pytest.raises(OSError, match=os.strerror(number)) if raised else nullcontext():
+            reserve(file.fileno(), RESERVED)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system takes no room at once")
+def test_room_is_taken_before_there_is_anything_to_write(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        reserve(file.fileno(), RESERVED)
+        assert os.fstat(file.fileno()).st_size == RESERVED

@@ -68,7 +68,12 @@ def reserve(file: int, size: int) -> None:
         OSError: there is no room.
     """
     if size >= RESERVED and hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file, 0, size)
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            # Some file systems cannot, and need not.
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
 
 
 def shares_blocks(source: Path, target: Path) -> bool:

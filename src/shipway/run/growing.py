@@ -56,10 +56,14 @@ class Growing:
         """
         while not self.path.exists() and not self._ended.wait(LOOK_SECONDS):
             pass
-        # What was given up is removed, be it before anybody had begun with it.
-        if self._ended.is_set() and not self._whole:
-            raise GivenUpError
-        with self.path.open("rb") as file:
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            # What was given up is removed, be it before anybody had begun with it.
+            if self._ended.is_set() and not self._whole:
+                raise GivenUpError from None
+            raise
+        with file:
             while True:
                 ended = self._ended.is_set()  # before the look: what is written in between is seen
                 while piece := file.read(PIECE):
