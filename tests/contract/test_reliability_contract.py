@@ -21,8 +21,8 @@ from prefect.server.events.schemas.automations import EventTrigger
 from prefect.server.models.events import flow_run_state_change_event
 from prefect.states import exception_to_crashed_state
 
+from shipway.prefect.alone import belong_to
 from shipway.prefect.automations import LEAST_SECONDS, automations
-from shipway.prefect.engine import tell_orphans
 from shipway.prefect.patience import LONGEST_PAUSE, OUTAGE_SECONDS, TRIES
 from shipway.settings import Settings
 from shipway.stack.service import _SERVER_TUNING
@@ -67,7 +67,7 @@ def test_a_run_says_that_its_worker_has_died(monkeypatch: pytest.MonkeyPatch, de
     assert inspect.getsource(flow_engine).count("exception_to_crashed_state(exc)") == 2
     worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     monkeypatch.setattr(flow_engine, "exception_to_crashed_state", exception_to_crashed_state)
-    tell_orphans(worker.pid)
+    belong_to(worker.pid)
     if dead:
         worker.kill()
         worker.wait()

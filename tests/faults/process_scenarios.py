@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from tests.faults.stage import FINAL, Stage, audit, kill, patient, state_type
+from tests.faults.stage import FINAL, Stage, audit, kill, patient, state_type, wait
 
 RUNS = 3
 VICTIMS = ("server", "store", "worker", "template", "child", "supervisor", "worker and child", "command")
@@ -44,16 +44,14 @@ def play(stage: Stage, seed: int) -> Outcome:
     """Play the scenario of a seed and check what it left; raises AssertionError where a guarantee was broken."""
     dice = random.Random(seed)  # noqa: S311
     victim, how = chosen(seed)
+    stage.ready()
     runs = [stage.start(seconds=round(dice.uniform(0, 3), 2)) for _ in range(RUNS)]
     command = deploy(stage) if victim == "command" else None
     time.sleep(dice.uniform(0, 3))
     pids = find(stage, victim, runs, command)
     hit = time.monotonic()
     pause = dice.uniform(0.2, LONGEST_STOP) if how == "STOP" else 0.0
-    kill(*pids, number=getattr(signal, f"SIG{how}"))
-    if how == "STOP":
-        time.sleep(pause)
-        kill(*pids, number=signal.SIGCONT)
+    strike(pids, victim, how, pause)
     if command:
         command.wait(120)
     stage.ready()
@@ -64,6 +62,17 @@ def play(stage: Stage, seed: int) -> Outcome:
     for run in runs:
         states[state_type(stage, run)] = states.get(state_type(stage, run), 0) + 1
     return Outcome(name(seed), seconds, states, sum(stage.run(run)["run_count"] > 1 for run in runs))
+
+
+def strike(pids: list[int], victim: str, how: str, pause: float) -> None:
+    """Kill, stop for some seconds, or ask to end; returns when it shows."""
+    kill(*pids, number=getattr(signal, f"SIG{how}"))
+    if how == "STOP":
+        time.sleep(pause)
+        kill(*pids, number=signal.SIGCONT)
+    elif victim == "supervisor":
+        # Until it has ended, what it has written says that all is well.
+        wait(lambda: not any(map(alive, pids)), "the supervisor has ended")
 
 
 def chosen(seed: int) -> tuple[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import csv
 import random
-import signal
 import sys
 import tempfile
 import threading
@@ -23,8 +22,8 @@ from pathlib import Path
 from statistics import median
 
 import psutil
-from tests.faults.process_scenarios import SIGNALS, find, last_end
-from tests.faults.stage import FINAL, Stage, audit, is_final, kill, patient, staged, state_type, wait
+from tests.faults.process_scenarios import SIGNALS, find, last_end, strike
+from tests.faults.stage import FINAL, Stage, audit, is_final, patient, staged, state_type, wait
 
 from shipway.stack import facts
 
@@ -86,10 +85,7 @@ class Soak:
         victim, how = self.dice.choice(VICTIMS), self.dice.choice(SIGNALS)
         pids = find(self.stage, victim, self.runs[-20:], None)
         self.hits[f"{victim}: SIG{how}"] += 1
-        kill(*pids, number=getattr(signal, f"SIG{how}"))
-        if how == "STOP":
-            time.sleep(self.dice.uniform(0.2, LONGEST_STOP))
-            kill(*pids, number=signal.SIGCONT)
+        strike(pids, victim, how, self.dice.uniform(0.2, LONGEST_STOP))
         self.stage.ready()
 
     def play(self, seconds: float) -> None:
@@ -143,8 +139,10 @@ def taken(stage: Stage) -> tuple[float, int]:
     return round(megabytes, 1), descriptors
 
 
-def draw(soak: Soak, path: Path) -> None:
-    """Draw what was seen over time."""
+def save(soak: Soak, folder: Path) -> None:
+    """Write what was seen, and draw it over time."""
+    with (folder / "soak.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("seconds", "MB", "descriptors", "started", "ended"), *soak.samples])
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -165,7 +163,7 @@ def draw(soak: Soak, path: Path) -> None:
     axes[2].legend(frameon=False)
     axes[2].set_xlabel("minutes")
     mpl.rcParams["svg.hashsalt"] = "soak"
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(folder / "soak.svg", metadata={"Date": None})
 
 
 def counted(numbers: Mapping[str, int]) -> str:
@@ -182,15 +180,16 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sws-") as folder, staged(Path(folder) / "s") as stage:
         soak = Soak(stage, random.Random(options.seed))  # noqa: S311
-        soak.play(60 * options.minutes)
+        try:
+            soak.play(60 * options.minutes)
+        finally:
+            # Before the audit: what was seen is told whatever that finds.
+            save(soak, options.to)
         behind = time.monotonic()
         states = soak.check()
         behind = time.monotonic() - behind
         again = sum(stage.run(run)["run_count"] > 1 for run in soak.runs)
         last = max(last_end(stage, run) for run in soak.runs)
-    with (options.to / "soak.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("seconds", "MB", "descriptors", "started", "ended"), *soak.samples])
-    draw(soak, options.to / "soak.svg")
     memory, descriptors = soak.growth()
     print(
         f"{options.minutes:g} minutes, seed {options.seed}: {len(soak.runs)} runs started, {soak.hits.total()} faults.",

@@ -110,9 +110,9 @@ class Stage:
         assert found is not None
         return open_store(found.store)
 
-    def start(self, flow: str = "work", **parameters: object) -> str:
-        """Start a run; return its id."""
-        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+    def start(self, flow: str = "work", *, variables: dict[str, str] | None = None, **parameters: object) -> str:
+        """Start a run, with job variables if need be; return its id."""
+        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}, "job_variables": variables or {}}
         return str(self.api.request("POST", f"/deployments/{self.deployments[flow]}/create_flow_run", body)["id"])
 
     def run(self, run: str) -> dict[str, Any]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 from tests.faults.hardship import little_memory
+from tests.faults.process_scenarios import alive
 from tests.faults.stage import TAG, Stage, audit, kill, staged, wait
 
 from shipway.prefect.automations import automations, ensure_automations, silence_seconds
@@ -56,6 +58,19 @@ def test_a_run_that_died_with_its_worker_is_run_again(stage: Stage) -> None:
         assert "Crashed" in stage.history(run)
         assert stage.run(run)["run_count"] == 2
     audit(stage, runs)
+
+
+@pytest.mark.parametrize("command", ["", f"{sys.executable} -m shipway.prefect.engine"], ids=["forked", "on its own"])
+def test_a_run_that_outlives_its_worker_ends_and_is_run_again(stage: Stage, command: str) -> None:
+    """Nobody asks it to: its template was killed too, or it never had one."""
+    run = stage.start(first=600, variables={"command": command} if command else None)
+    pid = stage.pid(run)
+    kill(stage.service("worker"), *stage.templates())
+    wait(lambda: not alive(pid), "the run has ended")
+    stage.wait_for(run, "Completed")
+    assert stage.history(run).count("Crashed") == 1
+    assert stage.run(run)["run_count"] == 2
+    audit(stage, [run])
 
 
 @pytest.mark.long

@@ -18,24 +18,22 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
-from prefect import flow_engine, results
+from prefect import results
 from prefect._internal.control_listener import configure_from_env
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun
 from prefect.engine import handle_engine_signals
 from prefect.events import emit_event, related
-from prefect.exceptions import MissingFlowError, TerminationSignal
+from prefect.exceptions import MissingFlowError
 from prefect.flow_engine import load_flow, load_flow_run, run_flow
 from prefect.flows import Flow, load_flow_from_entrypoint, load_function_and_convert_to_flow
 from prefect.logging.loggers import flow_run_logger
 from prefect.settings import PREFECT_TASKS_DEFAULT_PERSIST_RESULT, get_current_settings, temporary_settings
-from prefect.states import exception_to_crashed_state
 from prefect.types._datetime import now
 
 from shipway.deployment.step import PULL_STEP
 from shipway.prefect import imports
-from shipway.prefect.automations import ZOMBIE
+from shipway.prefect.alone import belong_to, belong_to_parent, end_without
 from shipway.prefect.handover import Code, Handover, Related
-from shipway.prefect.heartbeats import is_alive
 from shipway.prefect.keeper import keep_data
 from shipway.prefect.line import Ear
 from shipway.prefect.pull import workspaces
@@ -55,10 +53,10 @@ def run_supervised(argument: str) -> None:
     """
     before = tuple(sys.modules)
     handover = Handover.from_json(argument)
-    ear = Ear(handover.flow_run.id)
+    ear = Ear(handover.flow_run.id, functools.partial(end_without, handover.worker, os.getppid()))
     know_default_results(handover.results)
     know_related(handover.related)
-    tell_orphans(handover.worker)
+    belong_to(handover.worker)
     # Before any flow code is loaded: it could inherit the variables that let a process speak for the run's supervisor.
     configure_from_env()
     began = time.monotonic()
@@ -92,25 +90,13 @@ def know_related(found: Iterable[Related]) -> None:
         related.RESOURCE_CACHE[f"{kind}.{asked}"] = entry
 
 
-def tell_orphans(worker: int) -> None:
-    """Have a run that is ended because its worker has died say so: it is run again, as one that could not say it."""
-    describe = exception_to_crashed_state
-
-    async def described(exc: BaseException, *args: Any, **kwargs: Any) -> State:
-        state = await describe(exc, *args, **kwargs)
-        if isinstance(exc, TerminationSignal) and not is_alive(worker):
-            state.message = f"{ZOMBIE}its worker died"
-        return state
-
-    vars(flow_engine)["exception_to_crashed_state"] = described
-
-
 def main(run_id: UUID) -> None:
     """Run one flow run to its end.
 
     Raises:
         SystemExit: with the status that Prefect's workers expect.
     """
+    belong_to_parent()
     configure_from_env()
     with ExitStack() as stack:
         if switches := unasked(os.environ | get_current_settings().to_environment_variables(exclude_unset=True)):

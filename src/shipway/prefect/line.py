@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
@@ -53,10 +53,16 @@ class Line:
 
 
 class Ear:
-    """Listens in a run's process, until the worker closes the pipe or is gone."""
+    """Listens in a run's process, until the worker closes the pipe or is gone.
 
-    def __init__(self, run: UUID) -> None:
+    Args:
+        run: the run.
+        then: what is called at the end, in a thread that nobody waits for.
+    """
+
+    def __init__(self, run: UUID, then: Callable[[], None]) -> None:
         self._run = run
+        self._then = then
         self._state: State | None = None
         self._lock = threading.Lock()
         self._go = threading.Event()
@@ -76,6 +82,7 @@ class Ear:
                     self._go.set()
         finally:
             self._go.set()
+            self._then()
 
     def _hear(self, state: State) -> None:
         with self._lock:

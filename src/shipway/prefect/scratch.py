@@ -12,10 +12,12 @@ from typing import IO
 
 PREFIX = "shipway-worker-"
 LOCK = "lock"
+VARIABLE = "SHIPWAY__SCRATCH"
+"""Tells a run's process where the folder of its worker is."""
 
 
 class Scratch:
-    """A private folder that is locked as long as its worker or one of its templates lives.
+    """A private folder that is locked as long as its worker, one of its templates or one of its runs lives.
 
     Attributes:
         folder: the folder.
@@ -25,7 +27,7 @@ class Scratch:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         self._file: IO[bytes] = (self.folder / LOCK).open("wb")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        fcntl.flock(self._file, fcntl.LOCK_SH)
         self.lock = self._file.fileno()
 
     def __enter__(self) -> Scratch:
@@ -34,6 +36,13 @@ class Scratch:
     def __exit__(self, *_exc: object) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         self._file.close()
+
+
+def hold() -> None:
+    """Keep the worker's folder for this process, a run's: it may outlive its worker and their template for a while."""
+    with suppress(OSError, KeyError):
+        # As long as the process, and those that it forks: nothing closes it.
+        fcntl.flock(os.open(Path(os.environ[VARIABLE]) / LOCK, os.O_RDONLY), fcntl.LOCK_SH)
 
 
 def sweep() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from prefect.utilities.engine import propose_state
 from prefect.workers.process import ProcessJobConfiguration, ProcessVariables, ProcessWorker, ProcessWorkerResult
 
 from shipway.prefect import imports
+from shipway.prefect.alone import VARIABLE as WORKER
 from shipway.prefect.configuration import ShipwayJobConfiguration, common_environment
 from shipway.prefect.environment import fingerprint
 from shipway.prefect.executor import Executors
@@ -33,6 +35,7 @@ from shipway.prefect.hooks import Hooks, Place
 from shipway.prefect.patience import be_patient
 from shipway.prefect.pool import POOL_TYPE
 from shipway.prefect.preload import CALLS, MODULES
+from shipway.prefect.scratch import VARIABLE as SCRATCH
 from shipway.prefect.scratch import Scratch, sweep
 from shipway.prefect.shortcuts import LATER_SECONDS, Later, Reads, shortcuts
 from shipway.prefect.starter import OWN_VARIABLES, Starter, run_environment
@@ -178,7 +181,8 @@ class ShipwayWorker(ProcessWorker):
     ) -> ProcessWorkerResult:
         flow_run = live.flow_run
         wishes = self._scratch / f"imports-{flow_run.id}"
-        configuration.env = {**self._defaults, **configuration.env, imports.VARIABLE: str(wishes)}
+        own = {imports.VARIABLE: str(wishes), SCRATCH: str(self._scratch), WORKER: str(os.getpid())}
+        configuration.env = {**self._defaults, **configuration.env, **own}
         deployment = str(flow_run.deployment_id or flow_run.flow_id)
         starter = Starter(
             None if configuration._command_configured else self._pool,
