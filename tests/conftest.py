@@ -17,23 +17,26 @@ ON_STACK = ("acceptance", "faults")
 """Folders of tests that start servers or many processes."""
 
 LONG = (
+    "acceptance/test_walk.py",
+    "acceptance/test_worker_program.py",
     "acceptance/test_parity.py",
     "acceptance/test_stack.py",
-    "acceptance/test_worker_program.py",
-    "acceptance/test_reclaim.py",
-    "acceptance/test_mlflow.py",
-    "acceptance/test_bad_input.py",
-    "acceptance/test_walk.py",
+    "faults/test_healing.py",
     "acceptance/test_flights_example.py",
-    "acceptance/test_doctor.py",
+    "acceptance/test_bad_input.py",
     "acceptance/test_flow_kinds.py",
-    "acceptance/test_walkthrough_2022.py",
-    "acceptance/test_resume.py",
     "acceptance/test_backfill.py",
+    "acceptance/test_reclaim.py",
+    "acceptance/test_resume.py",
+    "acceptance/test_mlflow.py",
+    "acceptance/test_secrets_sweep.py",
+    "acceptance/test_walkthrough_2022.py",
+    "faults/test_commit_faults.py",
     "faults/test_worker_faults.py",
-    "acceptance/test_build_again.py",
     "acceptance/test_lineage.py",
     "acceptance/test_models.py",
+    "acceptance/test_doctor.py",
+    "acceptance/test_build_again.py",
 )
 """The longest files of those folders, the longest first; what is not named here takes less than these."""
 
@@ -89,4 +92,7 @@ def hermetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("PREFECT_HOME", str(home / ".prefect"))
         # Otherwise a search for AWS credentials waits for the network of a cloud machine.
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        # Shared by the processes that run the tests side by side.
+        shared = tmp_path_factory.getbasetemp().parent if os.environ.get("PYTEST_XDIST_WORKER") else home
+        patch.setenv("TEST_TABLES", str(shared / "tables.db"))
         yield home

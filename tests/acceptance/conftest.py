@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,11 +21,18 @@ from typing import Any
 import pytest
 
 from shipway.cli import main
+from shipway.settings import Settings
 from shipway.stack.seaweed import weed_binary
 from shipway.testing import skip_or_fail
 
 WINE = Path(os.environ.get("SHIPWAY_TEST_DATA") or Path(__file__).parents[3] / "shared/data") / "winequality-red.csv"
 """Looked up when the tests are loaded: they run without the variables of whoever started them."""
+
+TABLES = """
+import asyncio
+from prefect.server.database import provide_database_interface
+asyncio.run(provide_database_interface().create_db())
+"""
 
 Done = subprocess.CompletedProcess[str]
 
@@ -137,6 +146,26 @@ def run_python(code: str, project: Shell) -> None:
     )
 
 
+def give_tables(project: Path) -> None:
+    """Give a project's server the tables that it would make at its first start, which takes ten seconds of a core.
+
+    They are made once and copied, by tests that are about other things than that start.
+    """
+    made = Path(os.environ["TEST_TABLES"])
+    with made.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            scratch = made.with_suffix(".new")
+            url = f"sqlite+aiosqlite:///{scratch}"
+            environment = {**os.environ, "PREFECT_API_DATABASE_CONNECTION_URL": url}
+            subprocess.run([sys.executable, "-c", TABLES], env=environment, check=True, timeout=300)
+            scratch.replace(made)
+    home = Settings.load(project, {}).make_state() / "server"
+    home.mkdir(mode=0o700)
+    (home / "prefect.db").touch(mode=0o600)
+    shutil.copyfile(made, home / "prefect.db")
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A running stack with a worker, in a project of its own."""
@@ -145,6 +174,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     folder = tmp_path_factory.mktemp("stack")
     # Its worker mends nothing meanwhile: tests make things that are to be mended, and look at them.
     shell = Shell(folder, {"NO_COLOR": "1", "SHIPWAY_HEARTBEAT_SECONDS": "900"})
+    give_tables(folder)
     shell.ok("up", "--detach", "--port", str(quiet_port()), "--store-port", str(quiet_port()))
     try:
         yield shell

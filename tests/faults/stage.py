@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from tests.acceptance.conftest import Shell, quiet_port
+from tests.acceptance.conftest import Shell, give_tables, quiet_port
 
 from shipway.digest import sha256_file
 from shipway.errors import NotFoundError, ShipwayError
@@ -196,6 +196,8 @@ def staged(folder: Path, **variables: str) -> Iterator[Stage]:
     shell = Shell(project, {"NO_COLOR": "1", "TMPDIR": str(temporary), **variables})
     stage = Stage(shell, lives)
     try:
+        if "TEST_TABLES" in os.environ:
+            give_tables(project)
         shell.ok("up", "--detach")
         (project / "work.py").write_text(FLOW.format(lives=str(lives), tag=TAG))
         (project / ".shipwayignore").write_text("cache/\n")

@@ -60,7 +60,13 @@ def test_a_run_that_died_with_its_worker_is_run_again(stage: Stage) -> None:
     audit(stage, runs)
 
 
-@pytest.mark.parametrize("command", ["", f"{sys.executable} -m shipway.prefect.engine"], ids=["forked", "on its own"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param("", id="forked"),
+        pytest.param(f"{sys.executable} -m shipway.prefect.engine", id="on its own", marks=pytest.mark.long),
+    ],
+)
 def test_a_run_that_outlives_its_worker_ends_and_is_run_again(stage: Stage, command: str) -> None:
     """Nobody asks it to: its template was killed too, or it never had one."""
     run = stage.start(first=600, variables={"command": command} if command else None)
