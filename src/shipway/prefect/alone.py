@@ -33,10 +33,10 @@ def belong_to(worker: int) -> None:
         worker: the worker's process.
     """
     hold()
-    describe = flow_engine.exception_to_crashed_state
+    describe = vars(flow_engine)["exception_to_crashed_state"]
 
     async def described(exc: BaseException, *args: Any, **kwargs: Any) -> State:
-        state = await describe(exc, *args, **kwargs)
+        state: State = await describe(exc, *args, **kwargs)
         # Rich ends a program whose output nobody takes any more, such as the dead worker.
         if isinstance(exc, TerminationSignal | SystemExit) and not is_alive(worker):
             state.message = f"{ZOMBIE}its worker died"
