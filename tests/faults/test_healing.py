@@ -79,6 +79,17 @@ def test_a_run_that_outlives_its_worker_ends_and_is_run_again(stage: Stage, comm
     audit(stage, [run])
 
 
+def test_runs_that_are_asked_to_end_with_their_worker_are_handed_back(stage: Stage) -> None:
+    """As a service manager does."""
+    run = stage.start(first=600)
+    pid = stage.pid(run)
+    kill(stage.service("worker"), *stage.templates(), pid, number=signal.SIGTERM)
+    stage.wait_for(run, "Completed")
+    assert "AwaitingRetry" in stage.history(run)
+    assert stage.run(run)["run_count"] == 2
+    audit(stage, [run])
+
+
 @pytest.mark.long
 def test_a_run_that_dies_just_after_the_server_was_killed_is_run_again_soon(stage: Stage) -> None:
     """What the server was told of it before is what its death follows on, and the server that hears of that is new."""

@@ -7,6 +7,7 @@ serves any number at once, and for less.
 from __future__ import annotations
 
 import asyncio
+import signal
 from contextlib import suppress
 from typing import Self
 from uuid import UUID
@@ -27,6 +28,9 @@ GRACE_SECONDS = 30.0
 """How long a run may take to end when it is asked to; Prefect's own."""
 
 LOOK_SECONDS = 0.05
+
+TERMINATED = "Execution was aborted by a termination signal."
+"""What a run's last state says that was asked to end and had time to say so (`exception_to_crashed_state`)."""
 
 
 class Executors(FlowRunExecutorContext):
@@ -80,6 +84,25 @@ class Executors(FlowRunExecutorContext):
             self._handed_back.runs.discard(flow_run.id)
         await self.process_manager.kill(flow_run.id, force=status is ControlSignalStatus.NOT_ACKNOWLEDGED)
         return back
+
+    async def begin_anew(self, flow_run: FlowRun, status: int) -> None:
+        """Have a run that has crashed started again if it was asked to end, as its worker was.
+
+        Args:
+            flow_run: the run.
+            status: how its process ended.
+        """
+        logger = flow_run_logger(flow_run)
+        try:
+            state = (await self.client.read_flow_run(flow_run.id)).state
+            if status != -signal.SIGTERM and not (state and state.message == TERMINATED):
+                return
+            await self._unmark(flow_run.id)
+            await propose_state(self.client, AwaitingRetry(), flow_run_id=flow_run.id)
+        except Exception as error:  # noqa: BLE001 - the worker ends all the same
+            logger.warning("The run was asked to end with its worker, and could not be handed back: %s", error)
+        else:
+            logger.info("The run was asked to end with its worker; another worker starts it anew")
 
     async def take_away(self, run: UUID) -> None:
         """Kill the process of a run that is due again, which is no crash of the run; tell `forget` when it is gone."""

@@ -73,6 +73,7 @@ class ShipwayWorker(ProcessWorker):
         super().__init__(*args, **kwargs)
         self.live: dict[UUID, Live] = {}
         self.draining = False
+        self._over = False
         self.on_started: Callable[[Live], None] = lambda _live: None
         self.on_ended: Callable[[Live], None] = lambda _live: None
         self._pool: Pool | None = None
@@ -120,7 +121,7 @@ class ShipwayWorker(ProcessWorker):
 
     async def teardown(self, *exc_info: Any) -> None:
         """End the runs that are still there, then disconnect."""
-        self.draining = True
+        self.draining = self._over = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -223,6 +224,9 @@ class ShipwayWorker(ProcessWorker):
         if execution is None or execution.status_code is None:
             raise RuntimeError(f"run {flow_run.name} could not be started")
         live.outcome = self._executors.outcome(flow_run.id, execution.status_code)
+        if self.draining and not self._over and live.outcome == "crashed":
+            # A service manager asks all processes of a service to end, its runs too.
+            await self._executors.begin_anew(flow_run, execution.status_code)
         status = 0 if self._executors.was_handed_back(flow_run.id) else execution.status_code
         return ProcessWorkerResult(status_code=status, identifier=str(execution.handle.pid))
 
