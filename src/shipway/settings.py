@@ -52,6 +52,7 @@ class Settings:
         cache_max_bytes: size that the cache is kept under, what is in use excepted.
         keep_last: how many releases of a deployment `gc` keeps in its history.
         keep_days: how many days `gc` keeps a release in a deployment's history after it was replaced.
+        worker_limit: how many runs a worker has at once at most, where its `--limit` does not say it; 0 for no limit.
         drain_seconds: how many seconds a worker that is told to stop lets its runs go on before it hands them back.
         heartbeat_seconds: how often a worker gives a sign of life of each of its runs; three that do not come, and the
             server takes the run for crashed.
@@ -76,6 +77,7 @@ class Settings:
     cache_max_bytes: int = 10 << 30
     keep_last: int = 20
     keep_days: int = 30
+    worker_limit: int = 0
     drain_seconds: int = 20
     heartbeat_seconds: int = 30
     crash_retries: int = 2

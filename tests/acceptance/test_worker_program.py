@@ -326,7 +326,7 @@ def test_limit_and_priorities_are_kept(here: Shell, tmp_path: Path) -> None:
     patient, urgent = (
         str(here.json("run", f"waiting/{queue}", "-p", f"until={gate}")["id"]) for queue in ("patient", "urgent")
     )
-    with worker(here, "-q", "patient", "-q", "urgent", "--limit", "1") as one:
+    with worker(here, "-q", "patient", "-q", "urgent", SHIPWAY_WORKER_LIMIT="1") as one:
         one.wait_for("it begins")
         assert state(here, urgent) == "Running"
         assert state(here, patient) in ("Scheduled", "Late")

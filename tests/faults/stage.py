@@ -189,7 +189,7 @@ def staged(folder: Path, **variables: str) -> Iterator[Stage]:
     project.mkdir()
     (project / "shipway.toml").write_text(
         f"server_port = {quiet_port()}\nstore_port = {quiet_port()}\nheartbeat_seconds = {HEARTBEAT}\n"
-        'cache = "cache"\ndrain_seconds = 5\n'
+        'cache = "cache"\ndrain_seconds = 5\nworker_limit = 8\n'
     )
     temporary = folder / "tmp"
     temporary.mkdir()

@@ -35,7 +35,9 @@ def command() -> None:
 )
 @click.option("--pool", help="Work pool; by default the setting work_pool.")
 @click.option(
-    "--limit", type=click.IntRange(min=1), help="Most runs at once; they share the cores. By default no limit."
+    "--limit",
+    type=click.IntRange(min=1),
+    help="Most runs at once; they share the cores. By default worker_limit.",
 )
 @click.option("--name", help="The worker's name in the UI.")
 @click.option(

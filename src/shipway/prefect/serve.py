@@ -120,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
         worker = ShipwayWorker(
             work_pool_name=options.pool,
             work_queues=options.queue or None,
-            limit=options.limit,
+            limit=options.limit or settings.worker_limit or None,
             name=options.name,
             create_pool_if_not_found=False,
         )
