@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from shipway.deployment.plan import Plan
     from shipway.deployment.spec import DeploymentSpec
 
+WORDS = {
+    "create": ("Would create", "Creating"),
+    "change": ("Would change", "Changing"),
+    "keep": ("Nothing to do for", "Nothing to do for"),
+}
+"""How a plan begins that is only shown, and one that is carried out next."""
+
+DONE = {"create": "Created", "change": "Changed"}
+
 
 @click.command(
     epilog=epilog(["shipway apply main-deployment.yaml", "shipway apply *-deployment.yaml --plan"], [3, 4, 5, 6, 7, 9])
@@ -30,24 +39,32 @@ if TYPE_CHECKING:
 def command(files: tuple[Path, ...], plan_only: bool, as_json: bool) -> int:
     """Create or change deployments as their files say; all of them or none.
 
-    Shows the plan, makes work pool and queue where missing, and leaves a schedule that somebody paused as it is.
+    Shows the plan first, makes work pool and queue where missing, and leaves a schedule that somebody paused as it is.
     """
     return apply_files(files, plan_only=plan_only, as_json=as_json)
 
 
 def apply_files(files: tuple[Path, ...], *, plan_only: bool = False, as_json: bool = False, quiet: bool = False) -> int:
-    """Plan and, unless `plan_only`, apply deployment files, saying so unless `quiet`; return the exit status."""
+    """Plan and, unless `plan_only`, apply deployment files; return the exit status.
+
+    The plan is shown before anything is changed, unless `quiet`; as JSON it is the answer, and comes when all is done.
+    """
     from shipway.prefect.apply import apply, make_plans
 
     settings = Settings.load()
     plans = make_plans(settings, [_read(settings, path) for path in files])
+    speaks = not (quiet or as_json)
+    if speaks:
+        for plan in plans:
+            _show(plan, plan_only=plan_only)
     if not plan_only:
         apply(settings, plans)
     if as_json:
         print_json([_facts(plan) for plan in plans])
-    elif not quiet:
+    elif speaks and not plan_only:
         for plan in plans:
-            _show(plan, done=not plan_only)
+            if plan.verb != "keep":
+                click.secho(f"{DONE[plan.verb]} deployment {plan.spec.full_name}", bold=True)
     return 2 if plan_only and any(plan.changes for plan in plans) else 0
 
 
@@ -72,13 +89,9 @@ def _facts(plan: Plan) -> dict[str, Any]:
     return {"deployment": plan.spec.full_name, "action": plan.verb, "changes": changes}
 
 
-def _show(plan: Plan, *, done: bool) -> None:
-    words = {
-        "create": ("Would create", "Created"),
-        "change": ("Would change", "Changed"),
-        "keep": ("Nothing to do for",) * 2,
-    }
-    click.secho(f"{words[plan.verb][done]} deployment {plan.spec.full_name}", bold=True)
+def _show(plan: Plan, *, plan_only: bool) -> None:
+    would, does = WORDS[plan.verb]
+    click.secho(f"{would if plan_only else does} deployment {plan.spec.full_name}", bold=True)
     colours = {"+": "green", "-": "red", "~": "yellow"}
     for change in plan.changes:
         line = str(change)
