@@ -17,6 +17,14 @@ from shipway.prefect.pool import POOL_TYPE, base_job_template
 from shipway.prefect.stores import store_of
 from shipway.settings import Settings
 
+FIELDS = (
+    "version", "description", "tags", "parameters", "parameter_openapi_schema", "enforce_parameter_schema",
+    "work_pool_name", "work_queue_name", "entrypoint", "pull_steps", "job_variables",
+)  # fmt: skip
+"""What `apply` writes of a deployment, beside its schedules and its concurrency limit."""
+
+SCHEDULE_FIELDS = ("schedule", "active", "slug", "parameters", "max_scheduled_runs")
+
 
 def make_plans(settings: Settings, specs: Sequence[DeploymentSpec]) -> list[Plan]:
     """Compare deployment files with the server; nothing is changed.
@@ -50,14 +58,14 @@ def _make_plan(settings: Settings, spec: DeploymentSpec) -> Plan:
 def apply(settings: Settings, plans: Sequence[Plan]) -> None:
     """Carry out plans: pools and queues, then the pointers in the stores, then the deployments.
 
-    A failure undoes what was changed so far and is raised again; pools and queues, which do no harm, stay.
+    A failure undoes what was changed so far and is raised again; pools, queues and flows, which do no harm, stay.
 
     Raises:
         InputError: a release is too old to be given to its deployment.
     """
     api = Api(settings)
     moved: list[Callable[[], None]] = []
-    changed: list[tuple[str, dict[str, Any] | None]] = []
+    changed: list[tuple[DeploymentSpec, dict[str, Any] | None]] = []
     try:
         for item in plans:
             _ensure_queue(api, item.spec)
@@ -65,15 +73,14 @@ def apply(settings: Settings, plans: Sequence[Plan]) -> None:
         for item in plans:
             moved.append(_move_pointer(settings, item.spec))
         for item in plans:
-            if item.existing and item.changes:
-                changed.append((item.existing, api.find_deployment(item.spec.full_name)))
             if item.changes:
-                deployment_id = _save(api, item)
-                changed += [] if item.existing else [(deployment_id, None)]
+                # Noted before it is saved: a request whose answer is lost may have been carried out.
+                changed.append((item.spec, api.find_deployment(item.spec.full_name) if item.existing else None))
+                _save(api, item)
     except BaseException as error:
         with contextlib.suppress(ShipwayError):  # the first error is the one to be told
-            for deployment_id, before in reversed(changed):
-                _restore(api, deployment_id, before)
+            for spec, before in reversed(changed):
+                _restore(api, spec, before)
             # A server that stopped answering may know the release all the same: then it stays in the history.
             if isinstance(error, ShipwayError) and not isinstance(error, ServerUnreachableError):
                 for take_back in reversed(moved):
@@ -123,7 +130,7 @@ def _ensure_queue(api: Api, spec: DeploymentSpec) -> None:
     ensure_queue(api, spec.work_pool, spec.work_queue)
 
 
-def _save(api: Api, item: Plan) -> str:
+def _save(api: Api, item: Plan) -> None:
     spec = item.spec
     body: dict[str, Any] = {
         "version": str(spec.version),
@@ -142,13 +149,12 @@ def _save(api: Api, item: Plan) -> str:
     }
     if item.existing is None:
         flow = api.request("POST", "/flows/", {"name": spec.flow})
-        created = api.request("POST", "/deployments/", body | {"name": spec.name, "flow_id": flow["id"]})
-        return str(created["id"])
+        api.request("POST", "/deployments/", body | {"name": spec.name, "flow_id": flow["id"]})
+        return
     # Schedules that left the file go first: the server refuses to mix named ones with others it does not know by name.
     for schedule_id in item.stale_schedules:
         api.request("DELETE", f"/deployments/{item.existing}/schedules/{schedule_id}")
     api.request("PATCH", f"/deployments/{item.existing}", body)
-    return item.existing
 
 
 def _schedule(schedule: Any, *, new: bool) -> dict[str, Any]:
@@ -164,18 +170,24 @@ def _schedule(schedule: Any, *, new: bool) -> dict[str, Any]:
     return body
 
 
-def _restore(api: Api, deployment_id: str, before: dict[str, Any] | None) -> None:
+def _restore(api: Api, spec: DeploymentSpec, before: dict[str, Any] | None) -> None:
+    now = api.find_deployment(spec.full_name)
     if before is None:
-        api.request("DELETE", f"/deployments/{deployment_id}")
+        # One of another release is somebody else's, made meanwhile.
+        if now and now["version"] == spec.release:
+            api.request("DELETE", f"/deployments/{now['id']}")
         return
-    fields = (
-        "version", "description", "tags", "parameters", "parameter_openapi_schema", "enforce_parameter_schema",
-        "work_pool_name", "work_queue_name", "entrypoint", "pull_steps", "job_variables",
-    )  # fmt: skip
-    for item in api.request("GET", f"/deployments/{deployment_id}/schedules"):
-        api.request("DELETE", f"/deployments/{deployment_id}/schedules/{item['id']}")
-    kept = ("schedule", "active", "slug", "parameters", "max_scheduled_runs")
+    route = f"/deployments/{before['id']}"
     limit = (before.get("global_concurrency_limit") or {}).get("limit")
-    schedules = [{key: item[key] for key in kept if item.get(key) is not None} for item in before.get("schedules", [])]
-    body = {key: before[key] for key in fields} | {"schedules": schedules, "concurrency_limit": limit}
-    api.request("PATCH", f"/deployments/{deployment_id}", body)
+    api.request("PATCH", route, {key: before[key] for key in FIELDS} | {"concurrency_limit": limit})
+    # One by one: given with the rest, schedules without a name would be refused beside named ones.
+    had = {item["id"]: item for item in before["schedules"]}
+    have = {item["id"]: item for item in now["schedules"]} if now else {}
+    for schedule_id in have.keys() - had.keys():
+        api.request("DELETE", f"{route}/schedules/{schedule_id}")
+    for schedule_id, item in had.items():
+        body = {key: item[key] for key in SCHEDULE_FIELDS}
+        if schedule_id not in have:
+            api.request("POST", f"{route}/schedules", [body])
+        elif have[schedule_id] != item:
+            api.request("PATCH", f"{route}/schedules/{schedule_id}", body)
