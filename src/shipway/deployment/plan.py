@@ -81,10 +81,10 @@ def plan(
     changes = [
         Change(field, have.get(field), want.get(field)) for field in fields if have.get(field) != want.get(field)
     ]
-    if not pool_exists:
-        changes.insert(0, Change("work pool to create", None, spec.work_pool))
     if not queue_exists and spec.work_queue != "default":
         changes.insert(0, Change("work queue to create", None, f"{spec.work_pool}/{spec.work_queue}"))
+    if not pool_exists:
+        changes.insert(0, Change("work pool to create", None, spec.work_pool))
     slugs = {schedule.slug for schedule in spec.schedules}
     stale = tuple(item["id"] for item in (server or {}).get("schedules", []) if item.get("slug") not in slugs)
     return Plan(spec, str(server["id"]) if server else None, tuple(changes), stale, stock)
