@@ -10,9 +10,10 @@ import pytest
 from tests.acceptance.conftest import Shell, one_line
 
 FLOW = """
-import os
+import os, time
 from pathlib import Path
 from prefect import flow
+time.sleep(float(os.environ.get("NAP", "0")))
 with Path({count!r}).open("a") as file:
     file.write("x")
 
@@ -37,11 +38,26 @@ def written(folder: Path) -> dict[str, str]:
 
 
 def test_an_unchanged_folder_is_built_in_one_request_and_imports_nothing(project: Shell, count: Path) -> None:
-    first = project.json("deploy", "./work.py:main", "-n", "x", "-p", "zebra=2", "-t", "blue")
-    assert (first["uploaded_bytes"] > 0, count.read_text()) == (True, "x")
+    first = project.json("deploy", "./work.py:main", "-n", "x", "-p", "zebra=2", "-t", "blue", NAP="0.5")
+    size, flow = (project.folder / "work.py").stat().st_size, flow_of(project)
+    assert first == {
+        "deployment": f"{flow}/x",
+        "release": project.json("inspect", f"{flow}/x")["version"],
+        "files": 1,
+        "bytes": size,
+        "uploaded_bytes": first["uploaded_bytes"],
+        "requests": 3,  # the pointer, a pack, the manifest
+        "seconds": first["seconds"],
+        "deployment_file": str(project.folder.resolve() / f"{flow}-deployment.yaml"),
+        "store": "s3/stack",
+    }
+    assert size < first["uploaded_bytes"] < size + 1000, "the manifest goes up too"
+    assert 0.5 < first["seconds"] < 300, "the import, which slept, is part of it"
+    assert count.read_text() == "x"
     before = written(project.folder)
     again = project.json("build", "./work.py:main", "-n", "x")
-    assert (again["requests"], again["uploaded_bytes"], again["release"]) == (1, 0, first["release"])
+    assert again == first | {"requests": 1, "uploaded_bytes": 0, "seconds": again["seconds"]}
+    assert again["seconds"] > 0
     assert count.read_text() == "x"
     assert written(project.folder) == before
     assert len(before) == 2

@@ -67,7 +67,7 @@ threading.Thread(target=listen, daemon=True).start()
 store = Held(StoreConfig(**json.loads(os.environ["STORE"])))
 print(build(scan(folder), store, memory=Memory(state, store.address)).version, flush=True)
 """
-"""Builds a folder: stops within its file in parts until it is told to go on, and for good after `limit` other objects."""
+"""Builds a folder; stops within its file in parts until told to go on, and for good after `limit` other objects."""
 
 
 def make(folder: Path, text: str) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,13 +35,11 @@ class Release:
         version: where its manifest is.
         entries: its tree.
         uploaded_bytes: bytes this build sent to the store.
-        seconds: time this build took.
     """
 
     version: Version
     entries: tuple[Entry, ...]
     uploaded_bytes: int
-    seconds: float
 
     @property
     def size(self) -> int:
@@ -74,13 +71,12 @@ def build(
         FolderError: a file changed after it was scanned.
         StoreError: the store failed; no release was made.
     """
-    began = time.monotonic()
     epoch = current_epoch()
     version = Version(epoch, tree_digest(scan.entries))
     known = [each for each in (previous, _built_last(store, previous, memory)) if each and each.epoch >= epoch - 1]
     for same in known:
         if same.release_id == version.release_id:
-            return Release(same, scan.entries, 0, time.monotonic() - began)
+            return Release(same, scan.entries, 0)
     contents: dict[str, Location] = {}
     for each in known:
         contents |= _known(store, each, epoch, memory)
@@ -99,7 +95,7 @@ def build(
     if memory:
         memory.keep(version, manifest)
         memory.forget_arrivals()
-    return Release(version, scan.entries, upload.sent + len(data), time.monotonic() - began)
+    return Release(version, scan.entries, upload.sent + len(data))
 
 
 def _built_last(store: Store, previous: Version | None, memory: Memory | None) -> Version | None:
