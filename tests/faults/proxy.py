@@ -81,12 +81,14 @@ class FaultyProxy:
     Attributes:
         url: where it listens.
         choose: says what befalls each request; set anew at any time.
-        done: how often each fault befell a request.
+        refused: how the paths end whose WebSockets are refused.
+        done: how often each fault befell a request, and how often a WebSocket was `refused`.
     """
 
     def __init__(self, server: str, seed: int = 0) -> None:
         self.url = ""
         self.choose: Choose = nothing
+        self.refused: tuple[str, ...] = ()
         self.done: Counter[str] = Counter()
         self._server = urlsplit(server)
         self._dice = random.Random(seed)  # noqa: S311
@@ -133,6 +135,11 @@ class FaultyProxy:
         head = await reader.readuntil(b"\r\n\r\n")
         method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
         if b"upgrade: websocket" in head.lower():
+            if target.endswith(self.refused):
+                self.done["refused"] += 1
+                writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+                await writer.drain()
+                return False
             await self._tunnel(head, reader, writer)
             return False
         body = await read_body(head, reader)
