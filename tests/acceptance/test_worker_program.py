@@ -17,16 +17,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from shipway.errors import ShipwayError
 from shipway.prefect.api import Api
 from shipway.prefect.pool import base_job_template
 from shipway.settings import Settings
 from shipway.worker.cores import cores
 from shipway.worker.pool import AVAILABLE
 from tests.acceptance.conftest import Shell, one_line, wait_until
+from tests.faults.proxy import faulty_proxy
 
 POOL = "programs"
 FLOW = """
@@ -365,6 +368,78 @@ def test_it_is_woken_by_events(here: Shell, tmp_path: Path) -> None:
             run = start(here, until=gate)
             wait_until(lambda run=run: state(here, run) == "Completed")  # type: ignore[misc]
             one.wait_for("it is done", count)
+        assert one.stop() == 0
+
+
+def test_without_events_runs_are_found_by_polling(here: Shell, tmp_path: Path) -> None:
+    """A server, or a proxy before it, that lets nobody subscribe; the worker says so once, and goes on trying."""
+    gate = tmp_path / "gate"
+    gate.touch()
+    address = urlsplit(Settings.load(here.folder).api_url)
+    with faulty_proxy(f"{address.scheme}://{address.netloc}") as proxy:
+        proxy.refused = ("/events/out",)
+        with worker(here, PREFECT_API_URL=f"{proxy.url}/api", PREFECT_WORKER_QUERY_SECONDS="1") as one:
+            one.wait_for("Runs are found by polling only")
+            run = start(here, until=gate)
+            wait_until(lambda: state(here, run) == "Completed")
+            before = proxy.done["refused"]
+            wait_until(lambda: proxy.done["refused"] > before)
+            assert one.stop() == 0
+        assert one.said.count("Runs are found by polling only") == 1
+
+
+IMPORTING = """
+import sys
+import time
+ready = [name for name in {looked_for} if name in sys.modules]
+import {imported}
+time.sleep(0.1)  # as long as a large library takes
+from prefect import flow
+
+@flow(name="importing")
+def main():
+    print("imported before:", ready)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not AVAILABLE, reason="runs are forked on Linux only")
+def test_what_runs_import_was_imported_before_the_third(here: Shell, tmp_path: Path) -> None:
+    """Learnt from the first, or declared; a release that imports something else runs all the same."""
+
+    def deploy(imported: str) -> None:
+        code = IMPORTING.format(looked_for=("mailbox", "wave", "pyclbr"), imported=imported)
+        (here.folder / "importing.py").write_text(code)
+        here.ok("deploy", "./importing.py:main", "-n", "d")
+
+    def says(words: str) -> None:
+        before = one.said.count(f"imported before: {words}")
+        assert here("run", "importing/d", "--watch").returncode == 0, one.said
+        assert one.said.count(f"imported before: {words}") == before + 1, one.said
+
+    def templates(count: int) -> None:
+        wait_until(lambda: figures(port)["shipway_templates", ""] == count)
+
+    api = Api(Settings.load(here.folder))
+    deploy("mailbox")
+    with worker(here, "--metrics-port", "0", SHIPWAY_CACHE=str(tmp_path)) as one:
+        port = one.port()
+        says("[]")
+        says("[]")
+        templates(2)
+        says("['mailbox']")
+        deploy("wave")
+        says("['mailbox']")
+        says("[]")  # as the template that is wanted now is being made
+        templates(3)
+        says("['mailbox', 'wave']")
+        deployment = f"/deployments/{api.deployment('importing/d')['id']}"
+        with pytest.raises(ShipwayError, match="imports"):
+            api.request("PATCH", deployment, {"job_variables": {"imports": ["os; evil"]}})
+        api.request("PATCH", deployment, {"job_variables": {"imports": ["pyclbr", "a_module_that_nobody_has"]}})
+        says("[]")
+        templates(4)
+        says("['mailbox', 'wave', 'pyclbr']")
         assert one.stop() == 0
 
 

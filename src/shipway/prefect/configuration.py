@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun
 from prefect.utilities.processutils import command_to_string, get_sys_executable
-from prefect.workers.process import ProcessJobConfiguration
+from prefect.workers.process import ProcessJobConfiguration, ProcessVariables
+from pydantic import Field, StringConstraints
 
 from shipway.prefect.results import unasked
 from shipway.prefect.starter import settings_environment
 
+Module = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")]
+"""Name of a module, with those of its packages."""
+
 
 class ShipwayJobConfiguration(ProcessJobConfiguration):
     """How one run is started: as Prefect's process worker does, with our engine unless a command is given."""
+
+    imports: list[Module] = Field(default_factory=list)
 
     @classmethod
     def _base_environment(cls) -> dict[str, str]:
@@ -35,6 +41,19 @@ class ShipwayJobConfiguration(ProcessJobConfiguration):
         super().prepare_for_flow_run(*args, **kwargs)
         # A command that somebody gave is started as it stands; only ours can be forked instead.
         self._command_configured = own_command
+
+
+class ShipwayVariables(ProcessVariables):
+    """What can be said about a run: all that Prefect's process worker takes, and the modules that it will import."""
+
+    imports: list[Module] = Field(
+        default_factory=list,
+        title="Imports",
+        description=(
+            "Names of installed modules that runs find imported when they start, beside those that earlier runs have "
+            "shown to need."
+        ),
+    )
 
 
 def common_environment() -> dict[str, str | None]:

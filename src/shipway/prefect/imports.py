@@ -1,4 +1,4 @@
-"""What runs of a deployment import, learnt from one so that the next finds it done.
+"""What runs of a deployment import, learnt from one or declared so that the next finds it done.
 
 A run that was forked from a template writes down, when it ends, what it had to import; its worker reads it and asks for
 a template that has. Only what is installed counts: the code of a release is imported in the run, from its workspace.
@@ -46,6 +46,11 @@ def write(before: Iterable[str], seconds: float) -> None:
     ]
     with suppress(OSError):
         Path(path).write_text(json.dumps({"seconds": seconds, "modules": names}))
+
+
+def with_declared(learnt: Iterable[str], declared: Iterable[str]) -> tuple[str, ...]:
+    """Return what a template is to import, in order and nothing twice: what was learnt, then what somebody declared."""
+    return tuple(dict.fromkeys((*learnt, *declared)))
 
 
 class Learnt:

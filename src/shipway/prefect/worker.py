@@ -17,16 +17,14 @@ from anyio.abc import TaskStatus
 from prefect._internal.observers import FlowRunSuspendingObserver
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import WorkerFlowRunResponse
-from prefect.exceptions import Abort
 from prefect.runner._flow_run_executor import FlowRunExecutionResult
 from prefect.runner._process_manager import ProcessHandle
-from prefect.states import Pending
-from prefect.utilities.engine import propose_state
-from prefect.workers.process import ProcessJobConfiguration, ProcessVariables, ProcessWorker, ProcessWorkerResult
+from prefect.workers.process import ProcessWorker, ProcessWorkerResult
 
 from shipway.prefect import imports
 from shipway.prefect.alone import VARIABLE as WORKER
-from shipway.prefect.configuration import ShipwayJobConfiguration, common_environment
+from shipway.prefect.claim import claim
+from shipway.prefect.configuration import ShipwayJobConfiguration, ShipwayVariables, common_environment
 from shipway.prefect.environment import fingerprint
 from shipway.prefect.executor import Executors
 from shipway.prefect.going_on import Live
@@ -62,7 +60,7 @@ class ShipwayWorker(ProcessWorker):
 
     type = POOL_TYPE
     job_configuration = ShipwayJobConfiguration
-    job_configuration_variables = ProcessVariables  # type: ignore[assignment] # the base says so too
+    job_configuration_variables = ShipwayVariables  # type: ignore[assignment] # the base says so too
 
     _display_name = "Shipway"
     _description = "Runs releases: verified code from S3, and every byte of run data back to it."
@@ -95,6 +93,8 @@ class ShipwayWorker(ProcessWorker):
         await asyncio.to_thread(sweep)
         scratch = stack.enter_context(Scratch())
         self._scratch = scratch.folder
+        # A runner makes a folder that nothing here uses, and that a worker which is killed would leave behind.
+        self._runner._tmp_dir.rmdir()
         self._settings = settings = Settings.load()
         # What nobody has set: neither who started this worker nor the job of a run.
         self._defaults = {**openmp(self._limit), **await asyncio.to_thread(shortcuts, settings, self._scratch)}
@@ -161,7 +161,7 @@ class ShipwayWorker(ProcessWorker):
     async def run(
         self,
         flow_run: FlowRun,
-        configuration: ProcessJobConfiguration,
+        configuration: ShipwayJobConfiguration,  # type: ignore[override] # the base says so too
         task_status: TaskStatus[int] | None = None,
     ) -> ProcessWorkerResult:
         """Start one run and look after it until it ended."""
@@ -178,7 +178,7 @@ class ShipwayWorker(ProcessWorker):
             self.on_ended(live)
 
     async def _run(
-        self, live: Live, configuration: ProcessJobConfiguration, folder: Path, task_status: TaskStatus[int] | None
+        self, live: Live, configuration: ShipwayJobConfiguration, folder: Path, task_status: TaskStatus[int] | None
     ) -> ProcessWorkerResult:
         flow_run = live.flow_run
         wishes = self._scratch / f"imports-{flow_run.id}"
@@ -187,7 +187,7 @@ class ShipwayWorker(ProcessWorker):
         deployment = str(flow_run.deployment_id or flow_run.flow_id)
         starter = Starter(
             None if configuration._command_configured else self._pool,
-            self._learnt.modules(deployment),
+            imports.with_declared(self._learnt.modules(deployment), configuration.imports),
             configuration,
             folder,
             control=self._executors.control_channel,
@@ -242,7 +242,8 @@ class ShipwayWorker(ProcessWorker):
         """Claim a run and start it, while its code is got ready."""
         self._reads.begin()
         # Prefect asks for the deployment first, in case that it is gone; a run of such a one is cancelled either way.
-        self._claiming[flow_run.id] = asyncio.create_task(self._claim(flow_run))
+        logger = self.get_flow_run_logger(flow_run)
+        self._claiming[flow_run.id] = asyncio.create_task(claim(self.client, flow_run, logger))
         if self._pool and self._pool.templates:
             self._preparations.begin(flow_run)
         try:
@@ -255,22 +256,6 @@ class ShipwayWorker(ProcessWorker):
     async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
         """Claim a run, which has been begun."""
         return await self._claiming[flow_run.id]
-
-    async def _claim(self, flow_run: FlowRun) -> bool:
-        """Claim a run, and note the state that it is claimed in: it holds what the run has been lent."""
-        logger = self.get_flow_run_logger(flow_run)
-        try:
-            state = await propose_state(self.client, Pending(), flow_run_id=flow_run.id)
-        except Abort as reason:
-            logger.info("The run is not started, the server has called it off: %s", reason)
-            return False
-        except Exception:
-            logger.exception("The run is not started, its state could not be changed")
-            return False
-        flow_run.state, flow_run.state_type, flow_run.state_name = state, state.type, state.name
-        if not state.is_pending():
-            logger.info("The run is not started, the server has put it into state %s", state.name)
-        return state.is_pending()
 
     async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
         # The run's process is made meanwhile; it begins when this is done.
