@@ -108,12 +108,18 @@ class Soak:
         """Check that nothing was lost; return how often each state was a run's last."""
         for run in self.runs:
             wait(partial(is_final, self.stage, run), f"{run} ends")
-        states = Counter(state_type(self.stage, run) for run in self.runs)
         # A run that is hit alone has crashed, as Prefect has it; whatever else happens is mended.
         alone = sum(count for name, count in self.hits.items() if name.startswith("child"))
-        assert states.total() - states["COMPLETED"] <= alone, (states, alone)
+        wait(
+            lambda: len(self.runs) - self.states()["COMPLETED"] <= alone, lambda: f"{self.states()}, {alone} hit alone"
+        )
+        states = self.states()
         audit(self.stage, self.runs, completed=False)
         return dict(states)
+
+    def states(self) -> Counter[str]:
+        """Return how often each type is that of a run's state."""
+        return Counter(state_type(self.stage, run) for run in self.runs)
 
     def growth(self) -> tuple[float, float]:
         """Return how much more memory and descriptors were taken in the last quarter than in the second."""
