@@ -77,6 +77,33 @@ def test_a_session_inside_a_transaction_can_read_without_waiting_for_it(url: str
     asyncio.run(asyncio.wait_for(read_inside(), 20))
 
 
+def test_transactions_that_wait_leave_connections_to_the_one_that_goes_on(url: str) -> None:
+    """There are more of them than connections, and each needs one for a session inside it."""
+    configuration = ImmediateSqlite(connection_url=url)
+
+    async def one(number: int) -> None:
+        engine = await configuration.engine()
+        outer = await configuration.session(engine)
+        async with outer, configuration.begin_transaction(outer):
+            await asyncio.sleep(0.05)
+            inner = await configuration.session(engine)
+            async with inner, configuration.begin_transaction(inner):
+                await inner.execute(sa.text("select 1"))
+            await outer.execute(sa.text("insert into t values (:number)"), {"number": number})
+
+    async def many() -> int:
+        engine = await configuration.engine()
+        async with engine.begin() as connection:
+            await connection.execute(sa.text("create table t (x)"))
+        await asyncio.gather(*(one(number) for number in range(40)))
+        async with engine.begin() as connection:
+            count: int = (await connection.execute(sa.text("select count(*) from t"))).scalar_one()
+        return count
+
+    # SQLite waits for a minute, and so did all of them.
+    assert asyncio.run(asyncio.wait_for(many(), 40)) == 40
+
+
 def test_prefect_asks_for_transactions_by_the_method_we_replace() -> None:
     for kind in (AioSqliteConfiguration, AsyncPostgresConfiguration, ImmediateSqlite):
         assert list(inspect.signature(kind.begin_transaction).parameters) == ["self", "session", "with_for_update"]

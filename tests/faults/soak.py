@@ -23,7 +23,7 @@ from statistics import median
 
 import psutil
 from tests.faults.process_scenarios import SIGNALS, find, last_end, strike
-from tests.faults.stage import FINAL, Stage, audit, is_final, patient, staged, state_type, wait
+from tests.faults.stage import FINAL, TAG, Stage, audit, is_final, patient, staged, state_type, wait
 
 from shipway.stack import facts
 
@@ -33,6 +33,8 @@ SAMPLE_SECONDS = 5.0
 LONGEST_STOP = 8.0
 VICTIMS = ("server", "store", "worker", "template", "child", "supervisor", "worker and child")
 SERVICES = ("supervisor", "server", "store", "worker")
+BACKLOG_SECONDS = 1800.0
+"""How long what has piled up while things were down may take at the end."""
 GROWTH = 1.25
 """How much more the services may take at the end than in the second quarter: each is begun anew many times."""
 
@@ -107,7 +109,7 @@ class Soak:
     def check(self) -> dict[str, int]:
         """Check that nothing was lost; return how often each state was a run's last."""
         for run in self.runs:
-            wait(partial(is_final, self.stage, run), f"{run} ends")
+            wait(partial(is_final, self.stage, run), f"{run} ends", BACKLOG_SECONDS)
         # A run that is hit alone has crashed, as Prefect has it; whatever else happens is mended.
         alone = sum(count for name, count in self.hits.items() if name.startswith("child"))
         wait(
@@ -185,6 +187,8 @@ def main() -> int:
     parser.add_argument("--to", type=Path, default=Path("results"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sws-") as folder, staged(Path(folder) / "s") as stage:
+        # A task that finds no slot free waits for many seconds, as Prefect has it: with two, runs would pile up.
+        stage.api.request("POST", "/concurrency_limits/", {"tag": TAG, "concurrency_limit": 50})
         soak = Soak(stage, random.Random(options.seed))  # noqa: S311
         try:
             soak.play(60 * options.minutes)

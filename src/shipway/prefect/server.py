@@ -5,7 +5,9 @@ while another one is: SQLite answers "database is locked" at once, without waiti
 wait seconds before they try again. `BEGIN IMMEDIATE` waits for its turn at the start instead.
 
 Some of Prefect's code opens a second session inside a transaction (pausing a work queue does, to read for an event).
-Were that one IMMEDIATE too, it would wait for the first, which waits for it: those stay as Prefect opens them.
+Were that one IMMEDIATE too, it would wait for the first, which waits for it: those stay as Prefect opens them. They
+need a connection too, of which there are fifteen. Were all of those with transactions that wait for the first one's
+lock, they would wait for each other for a minute: so transactions wait for their turn before they take a connection.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ if __name__ == "__main__":
 import argparse
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 import uvicorn
@@ -35,8 +38,31 @@ from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 from shipway.prefect.origin import OwnPages
 from shipway.stack.service import is_loopback
 
+TURN_SECONDS = 60.0
+"""How long a transaction waits for those before it; as long as Prefect lets SQLite wait for its lock."""
+
 GRACEFUL_SECONDS = 5
 """How long open connections (workers hold websockets for as long as they run) may delay a stop."""
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def turn() -> AsyncGenerator[None, None]:
+    """Wait until the transactions that were begun before in this event loop have ended, in their order."""
+    lock = _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+    try:
+        async with asyncio.timeout(TURN_SECONDS):
+            await lock.acquire()
+    except TimeoutError:
+        # SQLite says what it says when it has waited as long.
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class ImmediateSqlite(AioSqliteConfiguration):
@@ -50,7 +76,10 @@ class ImmediateSqlite(AioSqliteConfiguration):
     ) -> AsyncGenerator[AsyncSessionTransaction, None]:
         """Enter a transaction that holds the write lock from its start, unless it is inside another one."""
         outermost = SQLITE_BEGIN_MODE.get() is None
-        async with super().begin_transaction(session, with_for_update or outermost) as transaction:
+        async with (
+            turn() if outermost else nullcontext(),
+            super().begin_transaction(session, with_for_update or outermost) as transaction,
+        ):
             # The lock is taken before the body runs, and the mode goes back then: sessions that the body opens read it.
             await session.connection()
             token = SQLITE_BEGIN_MODE.set("DEFERRED")
