@@ -146,6 +146,13 @@ class ShipwayWorker(ProcessWorker):
             self._asked = True
             self._runs_task_group.start_soon(self._look)
 
+    def _release_limit_slot(self, flow_run_id: UUID) -> None:
+        """Let the next run begin when one has ended that kept it waiting; no event tells that it may."""
+        full = self._limiter is not None and self._limiter.available_tokens < 1
+        super()._release_limit_slot(flow_run_id)
+        if full or (self._work_pool and self._work_pool.concurrency_limit):
+            self._woken()
+
     async def _look(self) -> None:
         try:
             await self.get_and_submit_flow_runs()
