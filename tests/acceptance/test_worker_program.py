@@ -437,7 +437,7 @@ def test_what_runs_import_was_imported_before_the_third(here: Shell, tmp_path: P
         says("['mailbox', 'wave']")
         deployment = f"/deployments/{api.deployment('importing/d')['id']}"
         with pytest.raises(ShipwayError, match="imports"):
-            api.request("PATCH", deployment, {"job_variables": {"imports": ["os; evil"]}})
+            api.request("POST", f"{deployment}/create_flow_run", {"job_variables": {"imports": ["os; evil"]}})
         api.request("PATCH", deployment, {"job_variables": {"imports": ["pyclbr", "a_module_that_nobody_has"]}})
         says("[]")
         templates(4)
