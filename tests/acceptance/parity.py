@@ -29,7 +29,7 @@ LONG_AGO = (datetime.now(UTC) - timedelta(days=1)).isoformat()
 STOCK, WARM = "stock", "warm"
 
 Facts = dict[str, list[str]]
-"""Lines by subject: `states`, `task runs`, `sub-flows`, `logs`, `artifacts`, `events`."""
+"""Lines by subject: `states`, `task runs`, `sub-flows`, `logs`, `artifacts`, `events`, `printed` by the worker."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ _PULL_LINES = (
 
 INTENDED = [
     Difference(
-        "logs", r"prefect\.(flow|task)_runs 20: (doubling \d+|printed by the flow|to standard error)",
+        "logs",
+        r"prefect\.(flow|task)_runs 20: (doubling \d+|printed by the flow|to standard error|std(out|err) of run <id>)",
         "what is printed is logged, unless somebody sets PREFECT_LOGGING_LOG_PRINTS", WARM,
     ),
     Difference("logs", r"prefect\.flow_runs 20: Saved \d+ objects?, \d+ bytes, to s3://.*", _DATA, WARM),
@@ -111,6 +112,7 @@ class Case:
         variables: job variables of the run.
         delay: seconds from its creation until the run is due.
         deployment: more fields of the deployment.
+        must: what both workers have a line of, by subject; all of the line. Without it both could have nothing.
     """
 
     flow: str
@@ -120,6 +122,7 @@ class Case:
     variables: dict[str, Any] = field(default_factory=dict)
     delay: float | None = None
     deployment: dict[str, Any] = field(default_factory=dict)
+    must: dict[str, str] = field(default_factory=dict)
 
 
 class Watch:
@@ -265,8 +268,9 @@ def settle(api: Api, runs: list[str]) -> None:
 class Seen:
     """What can be seen of runs, in words that are the same for two runs in which the same happened."""
 
-    def __init__(self, api: Api, runs: list[str]) -> None:
+    def __init__(self, api: Api, runs: list[str], said: str) -> None:
         self._api = api
+        self._said = said
         self._names: dict[str, str] = {}
         self._runs = runs
 
@@ -299,6 +303,7 @@ class Seen:
                 self.plain(f"{row['key']} {row['type']}: {row['description']}") for row in self._rows("artifacts", mine)
             ),
             "events": sorted(self._events(runs)),
+            "printed": sorted(re.findall(rf"\w+ of run (?={'|'.join(self._runs)})", self._said)),
         }
 
     def plain(self, text: str) -> str:
@@ -311,6 +316,7 @@ class Seen:
         text = re.sub(r"/(?:tmp|private|var)/[^\s'\"]*/(?=[^/\s])", "<folder>/", text)
         text = re.sub(r"\d+\.\d+ seconds", "<n> seconds", text)
         text = re.sub(r"0x[0-9a-f]{6,}", "<address>", text)
+        text = re.sub(r"127\.0\.0\.1:\d+", "<server>", text)
         # What a task run was called before it got the name that its flow gives it.
         text = re.sub(r"(resource\.name=\w+)-[0-9a-f]{3}(?= )", r"\1-<key>", text)
         text = re.sub(r"Worker '[^']*' submitting", "Worker <worker> submitting", text)
@@ -366,9 +372,14 @@ VARYING = {
 }
 
 
-def compare(stock: Facts, warm: Facts) -> list[str]:
-    """Return how two runs differ, but for what is intended; empty when they do not."""
-    found = []
+def compare(case: Case, stock: Facts, warm: Facts) -> list[str]:
+    """Return what runs must have and lack, and how they differ but for what is intended; empty when all is well."""
+    found = [
+        f"{subject}, {side} lacks: {pattern}"
+        for subject, pattern in case.must.items()
+        for side, facts in ((STOCK, stock), (WARM, warm))
+        if not any(re.fullmatch(pattern, line, re.DOTALL) for line in facts[subject])
+    ]
     for subject, before in stock.items():
         after = warm[subject]
         only = {STOCK: _without(before, after), WARM: _without(after, before)}

@@ -7,6 +7,7 @@ import ctypes
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -277,6 +278,16 @@ def processes() -> int:
 def environment() -> None:
     get_run_logger().info("the run was given %s", os.environ.get("PARITY_GIVEN"))
     get_run_logger().debug("a line of level debug")
+
+
+@flow(name="says")
+def says() -> None:
+    """Say in each way whose run this is; the worker's output has it, or not."""
+    run = os.environ["PREFECT__FLOW_RUN_ID"]
+    print(f"stdout of run {run}")
+    print(f"stderr of run {run}", file=sys.stderr)
+    subprocess.run([sys.executable, "-c", f"print('child of run {run}')"], check=True)
+    get_run_logger().info("logger of run %s, which was given %s", run, os.environ.get("PARITY_GIVEN"))
 
 
 @flow(name="folder")

@@ -6,8 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from shipway.prefect.api import Api
 from shipway.settings import Settings
+from shipway.worker.pool import AVAILABLE
 from tests.acceptance import parity
 from tests.acceptance.conftest import Shell, wait_until
 from tests.acceptance.parity import PATIENCE, STOCK, WARM, Case, Facts, Play, Seen, Watch
@@ -27,8 +29,22 @@ BESIDE = {
     "broken.py": "def (:\n",
     "other.py": "from prefect import flow\n\n@flow\ndef other():\n    pass\n",
     "leaves.py": "import sys\nsys.exit(5)\n",
+    "on_dask.py": """from prefect import flow, task
+from prefect_dask import DaskTaskRunner
+
+@task
+def double(n):
+    return 2 * n
+
+@flow(name="dask", task_runner=DaskTaskRunner(cluster_kwargs={"n_workers": 1, "threads_per_worker": 2}))
+def main():
+    return sum(double.map([1, 2, 3]).result())
+""",
 }
-"""Modules from which no flow can be loaded."""
+"""Modules from which no flow can be loaded, and one that needs what not everybody has installed."""
+
+HEARTBEAT = 5
+"""Seconds between two signs of life that our worker gives; `killed` takes longer. Prefect's engine begins with one."""
 
 
 def cancel(play: Play) -> None:
@@ -76,7 +92,7 @@ CASES = [
     Case("plain", "plain"),
     Case("outer", "outer"),
     Case("fails", "fails"),
-    Case("killed", "killed"),
+    Case("killed", "killed", must={"events": r"prefect\.flow-run\.heartbeat .*"}),
     Case("cancelled", "cancelled", cancel),
     Case("suspends", "suspends", resume_suspended),
     Case(
@@ -111,7 +127,15 @@ MORE = [
         "environment",
         variables={"env": {"PARITY_GIVEN": "another", "PREFECT_LOGGING_LEVEL": "DEBUG"}},
     ),
-    Case("silent", "plain", variables={"stream_output": False}),
+    Case("loud", "says", must={"printed": "child of run "}),
+    Case("silent", "says", variables={"stream_output": False}, must={"logs": r".* 20: logger of run .*"}),
+    Case(
+        "merged",
+        "says",
+        variables={"env": {"PARITY_GIVEN": "by the run"}},
+        deployment={"job_variables": {"stream_output": False, "env": {"PARITY_GIVEN": "by the deployment"}}},
+        must={"logs": r".* which was given by the run"},
+    ),
     Case("order", "order", parameters={"order": {"item": "bolt", "count": 3}}),
     Case("late", "late", delay=3),
     Case("logs", "logs"),
@@ -145,7 +169,10 @@ MORE = [
     Case("unset", "environment", variables={"env": {"PARITY_GIVEN": None}}),
 ]
 """All that there is besides, which `make parity` plays too."""
+if find_spec("prefect_dask"):
+    MORE.append(Case("dask", "on_dask.py:main"))
 
+ALL = {case.flow: case for case in CASES + MORE}
 NEEDED = "plain"
 """Played in any case: another one's flow runs its deployment."""
 
@@ -169,38 +196,61 @@ def deploy(api: Api, release: dict[str, Any], pool: str, case: Case, side: str) 
 
 
 @contextmanager
-def stock_worker(project: Shell, pool: str, output: Path) -> Iterator[None]:
-    """A process worker of Prefect's, tuned well, in a pool of its own."""
-    prefect = [sys.executable, "-m", "prefect"]
-    environment = {**os.environ, **project.environment, "PREFECT_WORKER_QUERY_SECONDS": "1"}
+def worker(
+    program: Sequence[str], options: Sequence[str], project: Shell, output: Path, variables: Mapping[str, str]
+) -> Iterator[None]:
+    """A worker of either kind; what it prints goes into a file."""
+    environment = {**os.environ, **project.environment, **variables}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    start = [*prefect, "worker", "start", "--pool", pool, "--type", "process", "--name", "stock-worker"]
+    start = [sys.executable, "-m", *program, "worker", "start", *options]
     with (
         output.open("wb") as file,
-        subprocess.Popen(start, env=environment, cwd=project.folder, stdout=file, stderr=file) as worker,
+        subprocess.Popen(start, env=environment, cwd=project.folder, stdout=file, stderr=file) as process,
     ):
         try:
             yield
         finally:
-            worker.terminate()
+            process.terminate()
+
+
+@contextmanager
+def workers(project: Shell, pools: Mapping[str, str], outputs: Mapping[str, Path]) -> Iterator[None]:
+    """A process worker of Prefect's, tuned well, and one of ours, each in a pool of its own."""
+    stock = ("--pool", pools[STOCK], "--type", "process", "--name", "stock-worker")
+    warm = ("--pool", pools[WARM])
+    with (
+        worker(["prefect"], stock, project, outputs[STOCK], {"PREFECT_WORKER_QUERY_SECONDS": "1"}),
+        worker(["shipway"], warm, project, outputs[WARM], {"SHIPWAY_HEARTBEAT_SECONDS": str(HEARTBEAT)}),
+    ):
+        yield
+
+
+def switch_off_automations(api: Api, pool: str) -> None:
+    """Let no run of a pool be taken for dead: signs of life in such a hurry come late on a busy machine."""
+    for row in api.pages("/automations/filter", {}):
+        if pool in row["name"]:
+            api.request("PATCH", f"/automations/{row['id']}", {"enabled": False})
 
 
 def play_cases(project: Shell, cases: list[Case], folder: Path) -> dict[tuple[str, str], Facts | BaseException]:
     """Play cases on both workers; return what can be seen of each."""
     api = Api(Settings.load(project.folder, project.environment))
     shutil.copy(HERE / "parity_flows.py", project.folder)
-    pools = {STOCK: f"stock-{folder.name}", WARM: "shipway"}
+    pools = {side: f"{side}-{folder.name}" for side in (STOCK, WARM)}
+    outputs = {side: folder / f"{side}.log" for side in pools}
     marks = folder / "marks"
     for name, text in {**BESIDE, "marks.txt": str(marks)}.items():
         (project.folder / name).write_text(text)
     for side in pools:
         (marks / side).mkdir(parents=True)
     api.request("POST", "/work_pools/", {"name": pools[STOCK], "type": "process"})
-    with stock_worker(project, pools[STOCK], folder / "stock.log"):
-        # A worker gives its pool the template for jobs that all Prefect's pools of the type have.
-        wait_until(lambda: bool((api.pool(pools[STOCK]) or {})["base_job_template"]))
+    with workers(project, pools, outputs):
         project.ok("deploy", "./parity_flows.py:plain", "-n", "release")
         release = api.deployment("plain/release")
+        # A worker gives its pool the template for jobs that all Prefect's pools of the type have.
+        wait_until(lambda: bool((api.pool(pools[STOCK]) or {})["base_job_template"]))
+        wait_until(lambda: "worker ready" in outputs[WARM].read_text())
+        switch_off_automations(api, pools[WARM])
         with Watch(api) as watch:
             plays = [
                 Play(api, watch, case, side, deploy(api, release, pool, case, side), marks)
@@ -209,9 +259,16 @@ def play_cases(project: Shell, cases: list[Case], folder: Path) -> dict[tuple[st
             ]
             played = parity.play_all(api, plays)
         parity.settle(api, [run for runs in played.values() if isinstance(runs, list) for run in runs])
-        return {
-            key: runs if isinstance(runs, BaseException) else Seen(api, runs).facts() for key, runs in played.items()
-        }
+    # A worker that prints into a file has written all of it when it has ended.
+    said = {side: output.read_text() for side, output in outputs.items()}
+    if AVAILABLE:
+        forked = played[NEEDED, WARM]
+        assert isinstance(forked, list), forked
+        assert all((marks / f"{run}.forked").exists() for run in forked), said[WARM]
+    return {
+        (flow, side): runs if isinstance(runs, BaseException) else Seen(api, runs, said[side]).facts()
+        for (flow, side), runs in played.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +280,7 @@ def seen(
     (folder / "project").mkdir()
     project = Shell(folder / "project", {**stack.environment, "PREFECT_API_URL": api_url(stack)})
     selected = {item.name for item in request.session.items if item.path == request.path}
-    cases = [case for case in CASES + MORE if case.flow == NEEDED or f"test_it_looks_the_same[{case.flow}]" in selected]
+    cases = [case for flow, case in ALL.items() if flow == NEEDED or f"test_it_looks_the_same[{flow}]" in selected]
     return play_cases(project, cases, folder)
 
 
@@ -239,5 +296,5 @@ def test_it_looks_the_same(flow: str, seen: dict[tuple[str, str], Facts | BaseEx
     stock, warm = seen[flow, STOCK], seen[flow, WARM]
     assert not isinstance(stock, BaseException), stock
     assert not isinstance(warm, BaseException), warm
-    differences = parity.compare(stock, warm)
+    differences = parity.compare(ALL[flow], stock, warm)
     assert not differences, "\n".join(differences)

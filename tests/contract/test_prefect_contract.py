@@ -40,6 +40,13 @@ def test_the_pool_can_be_made_without_importing_prefect() -> None:
     assert ShipwayWorker.type == POOL_TYPE
 
 
+def test_a_pool_of_ours_takes_every_job_variable_that_a_process_pool_does() -> None:
+    theirs, ours = ProcessWorker.get_default_base_job_template(), base_job_template()
+    del ours["variables"]["properties"]["imports"], ours["variables"]["description"]
+    del ours["job_configuration"]["imports"]
+    assert ours == theirs
+
+
 def test_prefect_finds_our_block_and_worker() -> None:
     [point] = [point for point in entry_points(group="prefect.collections") if point.name == "shipway"]
     module = point.load()
