@@ -49,7 +49,7 @@ class Held(ObjectStore):
             room.acquire()
         return super().create(key, data, sha256=sha256)
 
-    def _multipart(self, path, content, part):
+    def _multipart(self, path, content, *parts):
         # By now the store has been asked whether the object is there.
         def held():
             for number, piece in enumerate(content):
@@ -57,7 +57,7 @@ class Held(ObjectStore):
                     print("held", flush=True)
                     go_on.wait()
                 yield piece
-        return super()._multipart(path, held(), part)
+        return super()._multipart(path, held(), *parts)
 
 def listen():
     if sys.stdin.readline():

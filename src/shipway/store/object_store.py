@@ -291,10 +291,12 @@ class ObjectStore:
         # Opened here for the words: obstore's exception for an unreadable file is the one for a missing object.
         with source.opened(file):
             pass
-        part = max(WHOLE_UPLOAD, source.size(file) // _PARTS)
-        return self._multipart(path, source.checked(file, sha256) if sha256 else file, part)
+        part, at_once = parts_of(source.size(file))
+        return self._multipart(path, source.checked(file, sha256) if sha256 else file, part, at_once)
 
-    def _multipart(self, path: str, content: bytes | Path | Iterator[bytes], part: int) -> str:
+    def _multipart(
+        self, path: str, content: bytes | Path | Iterator[bytes], part: int, at_once: int = _PARTS_AT_ONCE
+    ) -> str:
         result = obstore.put(
             self._store,
             path,
@@ -302,7 +304,7 @@ class ObjectStore:
             content,
             use_multipart=True,
             chunk_size=part,
-            max_concurrency=_PARTS_AT_ONCE,
+            max_concurrency=at_once,
             attributes={"Content-Type": _kind(path)},
         )
         return self._tag(result["e_tag"])
@@ -340,6 +342,15 @@ class ObjectStore:
             )
         said_nothing = read_silence(text, self._config)
         return said_nothing or StoreError(f"the store failed at {thing}: {text.splitlines()[0][:300]}")
+
+
+def parts_of(size: int) -> tuple[int, int]:
+    """Return the bytes of each part in which a file of `size` bytes goes up, and how many are sent at once.
+
+    As S3 takes so many parts and no more, they grow with a file of over 75 GB, and fewer of them are in memory then.
+    """
+    part = max(WHOLE_UPLOAD, -(-size // _PARTS))
+    return part, max(1, _PARTS_AT_ONCE * WHOLE_UPLOAD // part)
 
 
 def _open(config: StoreConfig, retry_seconds: float) -> S3Store:
