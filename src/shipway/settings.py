@@ -172,18 +172,26 @@ def _check_owner(folder: Path, project: Path) -> None:
 
     Whoever says which server to talk to is given what that server is sent, and says which code runs. So
     `/tmp/shipway.toml` must not count for those who work below `/tmp`. Trusted are the user, root, and the owner of the
-    folder itself, as one who works there (in a container, perhaps, as root) has chosen that.
+    folder itself, as one who works there (in a container, perhaps, as root) has chosen that. What the stack has written
+    nobody else may write to.
     """
-    for path in (project / CONFIG_FILE, project / STATE_FOLDER):
+    state = project / STATE_FOLDER
+    for path in (project / CONFIG_FILE, state, state / "stack.json", state / "secrets.json"):
         try:
             owner = path.lstat().st_uid
             trusted = {os.geteuid(), 0, folder.stat().st_uid}
+            open_to_others = path.name != CONFIG_FILE and path.stat().st_mode & 0o022
         except OSError:
             continue
         if owner not in trusted:
             raise InputError(
                 f"{path} belongs to another user, who could choose the server and the code for you",
                 hint=f"remove it, or make a {CONFIG_FILE} of your own in {folder}",
+            )
+        if open_to_others:
+            raise InputError(
+                f"others may write to {path}, and could choose the server and the code for you",
+                hint=f"run `chmod go-w {path}`, and look at what is in it",
             )
 
 

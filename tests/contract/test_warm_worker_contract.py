@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import atexit
 import inspect
+import json
 import threading
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import prefect.results
 from prefect import flow_engine
 from prefect._internal.attempt_control import EngineOutcomeReceipt
@@ -20,6 +22,7 @@ from prefect.runner._flow_run_executor import FlowRunExecutor, FlowRunExecutorCo
 from prefect.runner._hook_runner import FlowRunHookRunner
 from prefect.runner._process_manager import ProcessHandle, ProcessManager, create_isolated_termination_scope
 from prefect.runner._state_proposer import StateProposer
+from prefect.server.api.workers import get_scheduled_flow_runs
 from prefect.settings import get_current_settings
 from prefect.states import Pending
 from prefect.types._datetime import now
@@ -32,6 +35,7 @@ from shipway.prefect.executor import _Killer, _Proposer
 from shipway.prefect.handover import Handover
 from shipway.prefect.hooks import Hooks
 from shipway.prefect.preload import build_models
+from shipway.prefect.shortcuts import DUE, Due
 from shipway.prefect.starter import Starter
 from shipway.prefect.worker import ShipwayWorker
 from shipway.worker.fork import Fork
@@ -179,3 +183,33 @@ def test_a_handed_over_run_comes_out_as_it_went_in() -> None:
 def test_models_can_be_built_ahead() -> None:
     build_models()
     assert FlowRun.__pydantic_complete__
+
+
+def test_a_worker_with_a_limit_asks_for_as_many_runs_as_may_begin() -> None:
+    ours, theirs = (
+        list(inspect.signature(method).parameters)[1:]
+        for method in (Due.runs, PrefectClient.get_scheduled_flow_runs_for_work_pool)
+    )
+    assert ours == theirs
+    assert "limit" in inspect.signature(get_scheduled_flow_runs).parameters
+    assert DUE in inspect.getsource(PrefectClient.get_scheduled_flow_runs_for_work_pool)
+    # Without a limit Prefect's own method, which asks for two hundred.
+    asked: list[dict[str, Any]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(404)  # which version it is
+        asked.append(json.loads(request.content))
+        return httpx.Response(200, json=[])
+
+    async def ask(room: int | None) -> None:
+        async with PrefectClient(
+            "http://nowhere/api", httpx_settings={"transport": httpx.MockTransport(answer)}
+        ) as client:
+            Due(client, lambda: room)
+            assert await client.get_scheduled_flow_runs_for_work_pool("a pool", ["default"], now("UTC")) == []
+
+    for room in (3, None):
+        asyncio.run(ask(room))
+    assert [body.get("limit") for body in asked] == [13, None]
+    assert asked[0].keys() - asked[1].keys() == {"limit"}

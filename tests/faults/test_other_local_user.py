@@ -17,6 +17,7 @@ from shipway.errors import InputError
 from shipway.prefect.imports import Learnt
 from shipway.prefect.scratch import Scratch, sweep
 from shipway.settings import Settings
+from shipway.stack.manager import acquire
 from shipway.stack.process import Child
 from shipway.stack.seaweed import SeaweedPorts
 from shipway.stack.secrets import Secrets
@@ -203,6 +204,36 @@ def test_a_state_folder_that_others_can_use_is_refused(tmp_path: Path, harm: str
         state.chmod(0o770)
     with pytest.raises(InputError, match="others may write to it"):
         Settings(project=tmp_path).make_state()
+
+
+@pytest.mark.parametrize("harm", ["owner", "mode"])
+@pytest.mark.parametrize("name", ["", "stack.json", "secrets.json"])
+def test_no_command_uses_what_others_may_have_written_as_the_stack(tmp_path: Path, name: str, harm: str) -> None:
+    state = Settings(project=tmp_path).make_state()
+    (state / "stack.json").write_text('{"api_url": "http://127.0.0.1:1/api", "auth": true}')
+    (state / "secrets.json").write_text('{"auth_string": "me:theirs"}')
+    for path in state.glob("*.json"):
+        path.chmod(0o600)
+    environ = {"PREFECT_HOME": str(tmp_path)}
+    assert Settings.load(tmp_path, environ).auth_string == "me:theirs"
+    if harm == "owner":
+        os.chown(state / name, NOBODY, NOBODY)
+    else:
+        (state / name).chmod(0o770)
+    with pytest.raises(InputError, match="could choose the server and the code for you"):
+        Settings.load(tmp_path, environ)
+
+
+@pytest.mark.parametrize("harm", ["owner", "mode"])
+def test_the_stack_does_not_begin_in_a_folder_that_others_may_have_filled(tmp_path: Path, harm: str) -> None:
+    state = Settings(project=tmp_path).make_state()
+    if harm == "owner":
+        os.chown(state, NOBODY, NOBODY)
+    else:
+        state.chmod(0o777)
+    with pytest.raises(InputError, match="others may write to it"):
+        acquire(Settings(project=tmp_path))
+    assert not (state / "server").exists()
 
 
 def test_a_state_folder_that_others_could_look_into_is_shut(tmp_path: Path) -> None:

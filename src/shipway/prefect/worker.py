@@ -35,7 +35,7 @@ from shipway.prefect.pool import POOL_TYPE
 from shipway.prefect.preload import CALLS, MODULES
 from shipway.prefect.scratch import VARIABLE as SCRATCH
 from shipway.prefect.scratch import Scratch, sweep
-from shipway.prefect.shortcuts import LATER_SECONDS, Later, Reads, shortcuts
+from shipway.prefect.shortcuts import LATER_SECONDS, Due, Later, Reads, shortcuts
 from shipway.prefect.starter import OWN_VARIABLES, Starter, run_environment
 from shipway.prefect.vigil import Vigil
 from shipway.prefect.wakeup import wake
@@ -90,6 +90,7 @@ class ShipwayWorker(ProcessWorker):
         be_patient()
         stack = self._exit_stack
         self._reads, self._later = Reads(self.client), Later(self.client)
+        Due(self.client, self._room)
         await asyncio.to_thread(sweep)
         scratch = stack.enter_context(Scratch())
         self._scratch = scratch.folder
@@ -145,6 +146,9 @@ class ShipwayWorker(ProcessWorker):
         if not self._asked and self._runs_task_group:
             self._asked = True
             self._runs_task_group.start_soon(self._look)
+
+    def _room(self) -> int | None:
+        return int(self._limiter.available_tokens) if self._limiter else None
 
     def _release_limit_slot(self, flow_run_id: UUID) -> None:
         """Let the next run begin when one has ended that kept it waiting; no event tells that it may."""

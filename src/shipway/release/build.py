@@ -24,7 +24,7 @@ MAX_PACKS = 8
 """A release refers to at most so many packs with room to spare; past that its small files are packed again."""
 
 AT_ONCE = 4
-"""Uploads at a time. Each holds a pack or a few parts, so that a build stays under 200 MB with files of up to 226 GB."""
+"""Uploads at a time. Each holds a pack or a few parts, so that a build stays under 200 MB, up to files of 226 GB."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,14 +170,14 @@ def acquire(settings: Settings, inherited: int | None = None) -> IO[str] | None:
     The lock belongs to the open file: a process that inherits it (`inherited` is its number) has the lock, too.
 
     Raises:
-        StackError: the state folder cannot be made or written.
+        InputError: the state folder is another user's, or others may have written to it.
+        StackError: it cannot be made or written.
     """
     state = settings.state
     try:
-        for folder in (state, state / "logs", state / "server"):
+        settings.make_state()
+        for folder in (state / "logs", state / "server"):
             folder.mkdir(mode=0o700, exist_ok=True)
-        state.chmod(0o700)
-        (state / ".gitignore").write_text("*\n")
         lock = (state / LOCK).open("a+") if inherited is None else os.fdopen(inherited, "a+")
     except OSError as error:
         raise StackError(
