@@ -30,7 +30,7 @@ class Outcome:
         seconds: from then until every run had ended.
         states: how often each state was a run's last.
         again: how many runs were begun more than once.
-        faults: how many faults there were.
+        faults: how many processes were hit; none where what was to be hit was not there at that moment.
     """
 
     name: str
@@ -61,7 +61,8 @@ def play(stage: Stage, seed: int) -> Outcome:
     states: dict[str, int] = {}
     for run in runs:
         states[state_type(stage, run)] = states.get(state_type(stage, run), 0) + 1
-    return Outcome(name(seed), seconds, states, sum(stage.run(run)["run_count"] > 1 for run in runs))
+    again = sum(stage.run(run)["run_count"] > 1 for run in runs)
+    return Outcome(name(seed), seconds, states, again, faults=len(pids))
 
 
 def strike(pids: list[int], victim: str, how: str, pause: float) -> None:
