@@ -90,5 +90,29 @@ def unsealed(data: bytes) -> dict[str, Any]:
     return document
 
 
+def seal_text(text: bytes) -> bytes:
+    """Put its digest into the text of a JSON object, as its first key; the order of the others stays as it is.
+
+    Args:
+        text: the object with an indent of 1, as `json.dumps` writes it.
+    """
+    return b'{\n "seal": "%s",\n' % sha256_bytes(text).encode() + text.removeprefix(b"{\n")
+
+
+def unseal_text(data: bytes) -> dict[str, Any]:
+    """Return the object that `seal_text` sealed.
+
+    Raises:
+        ValueError: a byte of it has changed.
+        RecursionError: it is nested too deeply.
+    """
+    begin, digest, rest = data[:12], data[12:76], data[76:]
+    text = b"{\n" + rest.removeprefix(b'",\n')
+    if begin != b'{\n "seal": "' or sha256_bytes(text).encode() != digest or not rest.startswith(b'",\n'):
+        raise ValueError("it is not as it was written")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
 def _lines(document: Mapping[str, Any]) -> bytes:
     return (json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()

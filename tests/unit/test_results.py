@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shipway.digest import sha256_bytes
+from shipway.digest import seal_text, sha256_bytes, unseal_text
 from shipway.errors import CodecError, IntegrityError, ObjectNotFoundError, ShipwayError
 from shipway.run.effects import Effects, begin, effects, files_since
 from shipway.run.order import Order
@@ -31,6 +31,8 @@ from shipway.run.results import Results, Returned, object_key
 from shipway.run.session import Session
 from shipway.run.upkeep import Collection, collect
 from shipway.run.values import put_together, take_apart
+from shipway.run.verify import verify
+from shipway.run.verify_results import check_results
 from shipway.store.base import Store
 from shipway.store.folder import FolderStore
 
@@ -266,8 +268,7 @@ class Trap:
 def document(folder_store: FolderStore, session: Session) -> dict[str, Any]:
     results = Results(lambda: folder_store, max_bytes=MIB)
     keep(results, session, "key", polars.DataFrame({"a": [1]}))
-    found: dict[str, Any] = json.loads(folder_store.read(object_key("key")))
-    return found
+    return unseal_text(folder_store.read(object_key("key")))
 
 
 def put_pickle(document: dict[str, Any], store: FolderStore) -> None:
@@ -295,7 +296,7 @@ TAMPERED: dict[str, Callable[[dict[str, Any], FolderStore], None]] = {
     "another part": lambda document, _store: document["parts"][0].update(bytes=1),
     "no value": lambda document, _store: document.update(value={"os.system": "x"}),
     "objects": lambda document, _store: document.update(value={"numpy": ["O", "AAAAAAAAAAA="]}),
-    "a version": lambda document, _store: document.update(version=2),
+    "a version": lambda document, _store: document.update(version=1),
 }
 
 
@@ -305,12 +306,35 @@ def test_what_somebody_put_into_the_store_is_not_trusted(
 ) -> None:
     changed = document(folder_store, session)
     TAMPERED[what](changed, folder_store)
-    folder_store.put(object_key("key"), json.dumps(changed).encode())
+    folder_store.put(object_key("key"), seal_text((json.dumps(changed, indent=1) + "\n").encode()))
     with pytest.raises(ShipwayError):
         Results(lambda: folder_store, max_bytes=MIB).find("key", session)
     assert not SPRUNG
     pickle.loads(pickle.dumps(Trap()))  # noqa: S301 - the trap works
     assert SPRUNG.pop() == "trapped"
+
+
+def test_a_result_of_which_any_byte_has_changed_is_not_used_and_is_found(
+    folder_store: FolderStore, session: Session
+) -> None:
+    results = Results(lambda: folder_store, max_bytes=MIB)
+    keep(results, session, "key", {"b": 1.5, "a": polars.DataFrame({"a": [1]})})
+    assert list(results.find("key", session).value) == ["b", "a"]
+    assert not list(check_results(folder_store))
+    keys = [info.key for info in folder_store.list("results/")]
+    assert len(keys) == 2
+    for key in keys:
+        data = folder_store.read(key)
+        for at in range(0, len(data), 7):
+            folder_store.put(key, data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+            with pytest.raises(IntegrityError):
+                results.find("key", session)
+            [finding] = check_results(folder_store)
+            assert (finding.kind, finding.name, finding.problem, finding.key) == ("result", "key", "damaged", key)
+        folder_store.put(key, data)
+    folder_store.delete(keys[0] if keys[1].endswith(".json") else keys[1])
+    [finding] = verify(folder_store).findings
+    assert (finding.problem, finding.paths) == ("missing", ("work",))
 
 
 def test_what_is_no_json_is_malformed(folder_store: FolderStore, session: Session) -> None:

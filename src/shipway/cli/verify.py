@@ -24,7 +24,7 @@ SHOWN = 3
 @block_option
 @json_option
 def command(block: str | None, as_json: bool) -> None:
-    """Read every release, run record and artifact that anything refers to, and compare it with its digest.
+    """Read every release, run record, artifact, model and kept result, and compare it with its digest.
 
     Nothing is changed. What is missing or damaged is listed with those who need it.
     """

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from shipway.artifact import Artifact, key_path
-from shipway.digest import is_sha256, sha256_file
+from shipway.digest import is_sha256, seal_text, sha256_file, unseal_text
 from shipway.errors import CodecError, IntegrityError, ShipwayError
 from shipway.run.effects import Effects, Noted
 from shipway.run.fetch import download
@@ -26,7 +26,7 @@ from shipway.run.values import Part, put_together
 from shipway.store.base import Store
 
 AREA = "results"
-FORMAT = 1
+FORMAT = 2
 MAX_BYTES = 64 * 1024 * 1024
 """What a result may have without what is in files of its own."""
 
@@ -68,6 +68,47 @@ class Found:
     value: Any
     noted: Noted
     expires: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the store says of a result.
+
+    Attributes:
+        task: the task's name.
+        tree: the value as JSON; see `shipway.run.values`.
+        parts: what of it lies in files of its own.
+        effects: what else the task did.
+        expires: when it is not to be used any more, or None.
+    """
+
+    task: str
+    tree: Any
+    parts: tuple[Artifact, ...]
+    effects: Effects
+    expires: str | None
+
+
+def read_kept(store: Store, name: str) -> Kept:
+    """Read the document of a result, which lies under the key `name`.
+
+    Raises:
+        ObjectNotFoundError: there is none.
+        IntegrityError: it is malformed or damaged.
+        StoreError: the store failed.
+    """
+    data = store.read(name, length=MAX_BYTES + 1)
+    try:
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"longer than {MAX_BYTES} bytes")
+        document = unseal_text(data)
+        if document["version"] != FORMAT:
+            raise ValueError("of an unknown version")
+        parts = tuple(_artifact(part, _folder(name)) for part in document["parts"])
+        effects = Effects.from_json(document["effects"])
+        return Kept(str(document["task"]), document["value"], parts, effects, document["expires"])
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise IntegrityError(f"{store.url(name)} is not a task's result: {error}") from None
 
 
 def object_key(key: str) -> str:
@@ -137,26 +178,14 @@ class Results:
             self._hurry.set()
             pending.result()
         store = self._store()
-        name = object_key(key)
-        data = store.read(name, length=MAX_BYTES + 1)
-        try:
-            if len(data) > MAX_BYTES:
-                raise ValueError(f"longer than {MAX_BYTES} bytes")
-            document = json.loads(data)
-            if document["version"] != FORMAT:
-                raise ValueError("of an unknown version")
-            parts = [_artifact(part, _folder(name)) for part in document["parts"]]
-            effects = Effects.from_json(document["effects"])
-            expires = document["expires"]
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise IntegrityError(f"{store.url(name)} is not a task's result: {error}") from None
+        kept = read_kept(store, object_key(key))
         folder = Path(tempfile.mkdtemp(prefix="result-", dir=session.scratch))
         try:
-            files = [(part.codec, download(store, part, folder / part.sha256)) for part in parts]
-            value = put_together(document["value"], files)
+            files = [(part.codec, download(store, part, folder / part.sha256)) for part in kept.parts]
+            value = put_together(kept.tree, files)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        return Found(value, Noted.fetch(effects, store, session), expires)
+        return Found(value, Noted.fetch(kept.effects, store, session), kept.expires)
 
     def join(self, *, completes: bool) -> None:
         """Wait until all is written.
@@ -198,7 +227,7 @@ class Results:
                 "parts": described,
                 "effects": effects.to_json(),
             }
-            data = (json.dumps(document, indent=1) + "\n").encode()
+            data = seal_text((json.dumps(document, indent=1) + "\n").encode())
             if size + len(data) > self._max_bytes or len(data) > MAX_BYTES:
                 limit = min(self._max_bytes, MAX_BYTES) if size == 0 else self._max_bytes
                 raise CodecError(f"it has {size + len(data)} bytes, over the limit of {limit} (result_max_bytes)")

@@ -14,6 +14,7 @@ from shipway.release.verify import DAMAGED, MISSING, Finding, check_releases, ha
 from shipway.run.record import RunRecord
 from shipway.run.references import deployment_of, is_record, read_pointers, read_records
 from shipway.run.verify_models import Made, check_models, made_by
+from shipway.run.verify_results import check_results
 from shipway.store.base import Store
 
 NAMED = 5
@@ -82,6 +83,7 @@ class _Verification:
                 self.findings.append(Finding("run", _name(record), problem, artifact.key, (artifact.name,)))
         models, wrong = check_models(self.store, self.models)
         self.findings += wrong
+        self.findings += check_results(self.store)
         for version, names in self.runs.items():
             more = self.run_count[version] - len(names)
             users[version] += [*names, *([f"{more} more runs"] if more else [])]
