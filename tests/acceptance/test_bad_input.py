@@ -35,13 +35,22 @@ def untouched(folder: Path) -> None:
         (None, "work.py", "does not name a flow"),
         ("def broken(:\n", "./work.py:main", "work.py:1:12: invalid syntax"),
         (GOOD, "./work.py:other", "has no 'other'; its flows are main"),
-        (GOOD + "value = 3\n", "./work.py:value", "'value' in work.py is a int, not a flow"),
-        ("def main(): pass\n", "./work.py:main", "a function without @flow"),
+        pytest.param(
+            GOOD + "value = 3\n", "./work.py:value", "'value' in work.py is a int, not a flow", marks=pytest.mark.long
+        ),
+        pytest.param("def main(): pass\n", "./work.py:main", "a function without @flow", marks=pytest.mark.long),
         ("x = 1\n" + GOOD + "raise ValueError('at import')\n", "./work.py:main", "work.py:7: ValueError: at import"),
         ("import surely_not_installed\n" + GOOD, "./work.py:main", "work.py:1: ModuleNotFoundError"),
-        (GOOD + "raise SystemExit(4)\n", "./work.py:main", "ends the interpreter"),
-        (GOOD + "@flow(name='bad-input')\ndef twin(): pass\n", "./work.py:main", "are both named 'bad-input'"),
-        (GOOD.replace("bad-input", "a/b"), "./work.py:main", "work.py:3: InvalidNameError"),
+        pytest.param(GOOD + "raise SystemExit(4)\n", "./work.py:main", "ends the interpreter", marks=pytest.mark.long),
+        pytest.param(
+            GOOD + "@flow(name='bad-input')\ndef twin(): pass\n",
+            "./work.py:main",
+            "are both named 'bad-input'",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            GOOD.replace("bad-input", "a/b"), "./work.py:main", "work.py:3: InvalidNameError", marks=pytest.mark.long
+        ),
     ],
 )
 def test_a_flow_that_cannot_be_loaded(

@@ -377,6 +377,7 @@ def test_known_defects_of_the_data_are_warnings(february: Run) -> None:
     assert not [check for check in checks.values() if check["level"] == "error" and check["count"]]
 
 
+@pytest.mark.long
 def test_history_is_bounded(call: Caller, tmp_path: Path) -> None:
     run = call(tmp_path / "store", month="2013-05", history=2)
 

@@ -90,21 +90,21 @@ def one_too_many(play: Play) -> None:
 
 CASES = [
     Case("plain", "plain"),
-    Case("outer", "outer"),
     Case("fails", "fails"),
     Case("killed", "killed", must={"events": r"prefect\.flow-run\.heartbeat .*"}),
     Case("cancelled", "cancelled", cancel),
     Case("suspends", "suspends", resume_suspended),
+]
+"""The things that a worker has to do with a run; a run costs the stock worker seconds of processor time."""
+
+MORE = [
+    Case("outer", "outer"),
     Case(
         "limited",
         "limited",
         one_too_many,
         deployment={"concurrency_limit": 1, "concurrency_options": {"collision_strategy": "CANCEL_NEW"}},
     ),
-]
-"""The things that a worker has to do with a run; a run costs the stock worker seconds of processor time."""
-
-MORE = [
     Case("flow-retries", "flow_retries"),
     Case("crashing-hook", "crashing_hook"),
     Case(

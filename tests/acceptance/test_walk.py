@@ -172,7 +172,7 @@ def test_two_files_are_applied_together_or_not_at_all(project: Shell, flow: str)
     [
         ("raise ValueError('no')", 1),
         ("import os; os._exit(3)", 10),
-        ("import shipway; shipway.save('x', {1, 2})", 1),
+        pytest.param("import shipway; shipway.save('x', {1, 2})", 1, marks=pytest.mark.long),
     ],
 )
 def test_a_run_that_did_not_complete_left_nothing(project: Shell, body: str, status: int) -> None:

@@ -373,6 +373,7 @@ def test_it_is_woken_by_events(here: Shell, tmp_path: Path) -> None:
         assert one.stop() == 0
 
 
+@pytest.mark.long
 def test_without_events_runs_are_found_by_polling(here: Shell, tmp_path: Path) -> None:
     """A server, or a proxy before it, that lets nobody subscribe; the worker says so once, and goes on trying."""
     gate = tmp_path / "gate"
