@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from tests.faults.hardship import little_memory
@@ -98,6 +100,22 @@ def test_a_run_that_dies_just_after_the_server_was_killed_is_run_again_soon(stag
     kill(stage.service("server"))
     stage.ready()
     kill(stage.service("worker"), *stage.templates(), pid)
+    stage.wait_for(run, "Completed")
+    audit(stage, [run])
+
+
+@pytest.mark.long
+def test_a_run_whose_death_the_server_does_not_wait_for_is_found(stage: Stage) -> None:
+    """As when server and worker are killed together: the server that comes has no wait for the run's signs of life."""
+    run = stage.start(first=600)
+    kill(stage.service("worker"), *stage.templates(), stage.pid(run))
+    with closing(sqlite3.connect(stage.settings.state / "server/prefect.db", timeout=60)) as database, database:
+        # More than one time: signs of life that are on their way yet begin a new wait.
+        for _ in range(20):
+            database.execute("delete from automation_bucket where bucketing_key like ?", (f"%{run}%",))
+            database.commit()
+            time.sleep(0.5)
+    assert stage.run(run)["state_name"] == "Running"
     stage.wait_for(run, "Completed")
     audit(stage, [run])
 

@@ -66,7 +66,7 @@ def automations(pool_id: str, pool: str, settings: Settings) -> Iterator[dict[st
     """Yield the automations of a pool as the API takes them."""
     within = silence_seconds(settings)
     yield _automation(
-        f"shipway: runs of pool {pool} that fell silent have crashed",
+        _name_silent(pool),
         f"The worker that claimed the run is gone when nothing is heard of it for {within} s.",
         _trigger(pool_id, after=WAITING, expect=(*WAITING, *SETTLED), within=within),
         {"state": "CRASHED", "name": "Crashed", "message": f"{ZOMBIE}no sign of life for {within} s"},
@@ -94,6 +94,15 @@ def is_silent(run: Mapping[str, Any], retries: int) -> bool:
 def runs_again(api: Api, pool: str) -> bool:
     """Tell whether the runs of a pool that fell silent are run again, which somebody may have switched off."""
     return any(row["enabled"] for row in _named(api, _name_again(pool)))
+
+
+def ends_silent(api: Api, pool: str) -> bool:
+    """Tell whether the runs of a pool that fall silent become Crashed, which somebody may have switched off."""
+    return any(row["enabled"] for row in _named(api, _name_silent(pool)))
+
+
+def _name_silent(pool: str) -> str:
+    return f"shipway: runs of pool {pool} that fell silent have crashed"
 
 
 def _name_again(pool: str) -> str:

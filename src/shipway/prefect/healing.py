@@ -2,24 +2,28 @@
 
 A run that its own process is about to try again is marked so that no worker takes it; when the process dies in that
 pause, the mark stays. A run that its worker was about to cancel stays so when the worker dies. A task that was killed
-keeps its place among those of its tag. A run that fell silent stays crashed where the server was killed before its
-automation had heard of it. Prefect mends none of these. Each round mends what it finds for the second time: what is
-seen once may just be going on.
+keeps its place among those of its tag. A run that fell silent stays as it was, or crashed, where the server was killed
+before its automation had heard of it. Prefect mends none of these. Each round mends what it finds for the second time:
+what is seen once may just be going on.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from shipway.errors import ShipwayError
 from shipway.prefect.api import PAGE, Api
-from shipway.prefect.automations import AGAIN, is_silent, runs_again
+from shipway.prefect.automations import AGAIN, HEARTBEAT, ZOMBIE, ends_silent, is_silent, runs_again
 from shipway.prefect.doctor_runs import Workers
 from shipway.prefect.doctor_slots import held_by_ended
 
 UNHEARD = timedelta(hours=1)
 """How long ago a run may have fallen silent that is run again still; nobody expects older ones any more."""
+
+BEGUN = {"PENDING", "RUNNING"}
 
 RETRYING = "in_process"
 """Prefect's mark of a run that its own process tries again."""
@@ -33,13 +37,16 @@ class Healer:
         pool: name of the worker's pool.
         worker: name of the worker.
         retries: how many times a run that fell silent is run again.
+        silence: after how many seconds without a sign of life a run is taken for dead.
     """
 
-    def __init__(self, api: Api, pool: str, worker: str, retries: int) -> None:
+    def __init__(self, api: Api, pool: str, worker: str, retries: int, silence: int) -> None:
         self._api = api
         self._retries = retries
         self._pool = pool
         self._worker = worker
+        self._silence = silence
+        self._answers_since: float | None = None
         self._seen: set[tuple[str, str]] = set()
 
     def round(self, live: Collection[str]) -> list[str]:
@@ -54,7 +61,16 @@ class Healer:
         Raises:
             ServerError: the server refused something; the next round begins anew.
         """
-        stranded = {("run", run["id"]): run for run in (*self._orphans(live), *self._unheard())}
+        try:
+            return self._round(live)
+        except ShipwayError:
+            self._answers_since = None
+            raise
+
+    def _round(self, live: Collection[str]) -> list[str]:
+        found = (*self._orphans(live), *self._unheard(), *self._silent(live))
+        self._answers_since = self._answers_since or time.monotonic()
+        stranded = {("run", run["id"]): run for run in found}
         held = {(limit["tag"], holder) for limit, holders in held_by_ended(self._api) for holder in holders}
         again = self._seen & (stranded.keys() | held)
         self._seen = (stranded.keys() | held) - again
@@ -74,6 +90,10 @@ class Healer:
             state = {"type": "CANCELLED", "message": "Its worker died before it had ended the run"}
             self._api.request("POST", f"/flow_runs/{run['id']}/set_state", {"state": state})
             return f"run {run['name']} was to be cancelled by a worker that is gone; it is"
+        if run["state_type"] in BEGUN:
+            state = {"type": "CRASHED", "name": "Crashed", "message": f"{ZOMBIE}its worker is gone and unheard of"}
+            self._api.request("POST", f"/flow_runs/{run['id']}/set_state", {"state": state})
+            return f"run {run['name']} was {run['state_name']}, without its worker; it has crashed"
         if run["state_type"] == "CRASHED":
             self._api.request("POST", f"/flow_runs/{run['id']}/set_state", {"state": AGAIN})
             return f"run {run['name']} fell silent, and nothing ran it again; it is run again"
@@ -110,6 +130,39 @@ class Healer:
         }
         found = [row for row in self._api.request("POST", "/flow_runs/filter", body) if is_silent(row, self._retries)]
         return found if found and runs_again(self._api, self._pool) else []
+
+    def _silent(self, live: Collection[str]) -> list[dict[str, Any]]:
+        """Return the runs that a dead worker had, and whose end the server does not wait for."""
+        # A server that was away has heard nobody; whoever lives has said so by then.
+        if self._answers_since is None or time.monotonic() - self._answers_since < 2 * self._silence:
+            return []
+        body = {
+            "flow_runs": {"state": {"type": {"any_": sorted(BEGUN)}}},
+            "work_pools": {"name": {"any_": [self._pool]}},
+            "limit": PAGE,
+        }
+        long_ago = datetime.now(UTC) - timedelta(seconds=2 * self._silence)
+        workers = Workers(self._api)
+        found = [
+            row
+            for row in self._api.request("POST", "/flow_runs/filter", body)
+            if row["id"] not in live
+            and datetime.fromisoformat(row["state"]["timestamp"]) < long_ago
+            and self._is_orphan(row, workers)
+            and not self._heard(row["id"], long_ago)
+        ]
+        return found if found and ends_silent(self._api, self._pool) else []
+
+    def _heard(self, run: str, since: datetime) -> bool:
+        body = {
+            "filter": {
+                "event": {"name": [HEARTBEAT]},
+                "resource": {"id": [f"prefect.flow-run.{run}"]},
+                "occurred": {"since": since.isoformat()},
+            },
+            "limit": 1,
+        }
+        return bool(self._api.request("POST", "/events/filter", body)["events"])
 
     def _is_orphan(self, run: dict[str, Any], workers: Workers) -> bool:
         name = (run.get("labels") or {}).get("prefect.worker.name")

@@ -13,7 +13,7 @@ from prefect.logging.loggers import flow_run_logger
 from shipway.errors import ShipwayError
 from shipway.prefect.alarms import Alarms
 from shipway.prefect.api import Api
-from shipway.prefect.automations import ensure_automations
+from shipway.prefect.automations import ensure_automations, silence_seconds
 from shipway.prefect.executor import Executors
 from shipway.prefect.going_on import Live
 from shipway.prefect.healing import Healer
@@ -50,7 +50,7 @@ class Vigil:
         self._executors = executors
         self._logger = logger
         self._api = Api(settings)
-        self._healer = Healer(self._api, pool.name, name, settings.crash_retries)
+        self._healer = Healer(self._api, pool.name, name, settings.crash_retries, silence_seconds(settings))
         self._alarms = Alarms(executors, look, _goes_on)
 
     async def begin(self) -> Iterator[asyncio.Task[None]]:
