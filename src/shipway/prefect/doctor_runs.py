@@ -171,21 +171,22 @@ def _silent(api: Api, run: Mapping[str, Any], workers: Workers, now: datetime) -
     if name and kind == POOL_TYPE:
         worker = workers.named(labels.get("prefect.work-pool.name") or run.get("work_pool_name"), str(name))
         if worker is None or worker.get("status") != "ONLINE":
-            last = _last_sign(api, run["id"], now)
+            last = last_sign(api, run["id"], now)
             gone = worker and worker.get("last_heartbeat_time")
             if not last or not gone or last <= _time(gone) + timedelta(seconds=BEAT_SLACK_SECONDS):
                 return f"its worker {name!r} is gone"
     since = _time(run.get("start_time") or run["state"]["timestamp"])
     if (now - since).total_seconds() <= SILENCE_SECONDS:
         return None
-    last = _last_sign(api, run["id"], now)
+    last = last_sign(api, run["id"], now)
     # One that never gave a sign may be of an engine that gives none.
     if last and (silent := (now - max(last, since)).total_seconds()) > SILENCE_SECONDS:
         return f"its last sign of life came {_age(silent)} ago"
     return None
 
 
-def _last_sign(api: Api, run_id: str, now: datetime) -> datetime | None:
+def last_sign(api: Api, run_id: str, now: datetime) -> datetime | None:
+    """Return when a run has last given a sign of life; None where it gave none within a week."""
     body = {
         "filter": {
             "event": {"name": [HEARTBEAT]},

@@ -16,8 +16,8 @@ from typing import Any
 
 from shipway.errors import ShipwayError
 from shipway.prefect.api import PAGE, Api
-from shipway.prefect.automations import AGAIN, HEARTBEAT, ZOMBIE, ends_silent, is_silent, runs_again
-from shipway.prefect.doctor_runs import Workers
+from shipway.prefect.automations import AGAIN, ZOMBIE, ends_silent, is_silent, runs_again
+from shipway.prefect.doctor_runs import Workers, last_sign
 from shipway.prefect.doctor_slots import held_by_ended
 
 UNHEARD = timedelta(hours=1)
@@ -141,7 +141,8 @@ class Healer:
             "work_pools": {"name": {"any_": [self._pool]}},
             "limit": PAGE,
         }
-        long_ago = datetime.now(UTC) - timedelta(seconds=2 * self._silence)
+        now = datetime.now(UTC)
+        long_ago = now - timedelta(seconds=2 * self._silence)
         workers = Workers(self._api)
         found = [
             row
@@ -149,20 +150,9 @@ class Healer:
             if row["id"] not in live
             and datetime.fromisoformat(row["state"]["timestamp"]) < long_ago
             and self._is_orphan(row, workers)
-            and not self._heard(row["id"], long_ago)
+            and (last_sign(self._api, row["id"], now) or long_ago) <= long_ago
         ]
         return found if found and ends_silent(self._api, self._pool) else []
-
-    def _heard(self, run: str, since: datetime) -> bool:
-        body = {
-            "filter": {
-                "event": {"name": [HEARTBEAT]},
-                "resource": {"id": [f"prefect.flow-run.{run}"]},
-                "occurred": {"since": since.isoformat()},
-            },
-            "limit": 1,
-        }
-        return bool(self._api.request("POST", "/events/filter", body)["events"])
 
     def _is_orphan(self, run: dict[str, Any], workers: Workers) -> bool:
         name = (run.get("labels") or {}).get("prefect.worker.name")
