@@ -36,6 +36,7 @@ HEARTBEAT = 3
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 TAG = "gpu"
 FLOW = '''
+import atexit
 import os
 import time
 from pathlib import Path
@@ -61,8 +62,12 @@ def hold(seconds: float) -> None:
 
 
 @flow
-def work(seconds: float = 0.0, first: float | None = None) -> None:
-    """Save before and after some time, in which a slot is held; the first attempt may take another time than others."""
+def work(seconds: float = 0.0, first: float | None = None, linger: float = 0.0) -> None:
+    """Save before and after some time, in which a slot is held; the first attempt may take another time than others.
+
+    The process may live on after that.
+    """
+    atexit.register(time.sleep, linger)
     count = live()
     shipway.save("begun", count)
     Path("left.txt").write_text(str(count))

@@ -60,6 +60,10 @@ class Executors(FlowRunExecutorContext):
         """Tell whether a run is being cancelled."""
         return self._cancellations.has(run)
 
+    def concluded(self, run: UUID) -> bool:
+        """Tell whether a run's process has said its last, or has left that to us; it may live on for a while."""
+        return self.control_channel.get_conclusion(run) is not None
+
     async def hand_back(self, flow_run: FlowRun) -> bool:
         """End a run's process and have the run started again by whoever is there; tell whether that came about.
 

@@ -67,11 +67,14 @@ class Vigil:
         self._alarms.ring(live)
 
     def _beating(self) -> Iterable[tuple[FlowRun, str, int | None]]:
-        """Return the runs for which the worker gives signs of life: from its claim on, until they are cancelled."""
+        """Return the runs for which the worker gives signs of life: from its claim on, until their states are settled.
+
+        Later ones would have the server wait for more of them, and set off an automation for each run.
+        """
         return [
             (live.flow_run, live.flow, live.handle.pid if live.handle else None)
             for run, live in self._live.items()
-            if not self._executors.cancelling(run)
+            if not (self._executors.cancelling(run) or self._executors.concluded(run))
         ]
 
     async def _heal(self, seconds: float) -> None:
