@@ -9,12 +9,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import datetime, timedelta
 
 import pytest
 from tests.faults.hardship import little_memory
 from tests.faults.process_scenarios import alive
-from tests.faults.stage import HEARTBEAT, TAG, Stage, audit, kill, staged, wait
+from tests.faults.stage import TAG, Stage, audit, kill, staged, wait
 
 from shipway.prefect.automations import automations, ensure_automations, silence_seconds
 
@@ -91,28 +90,6 @@ def test_runs_that_are_asked_to_end_with_their_worker_are_handed_back(stage: Sta
     assert "AwaitingRetry" in stage.history(run)
     assert stage.run(run)["run_count"] == 2
     audit(stage, [run])
-
-
-@pytest.mark.long
-def test_no_sign_of_life_is_given_of_a_run_that_has_ended(stage: Stage) -> None:
-    """Though its process lives on for a while, as it does where it has something to publish."""
-    run = stage.start(seconds=2.5 * HEARTBEAT, linger=3.5 * HEARTBEAT)
-    pid = stage.pid(run)
-    stage.wait_for(run, "Completed")
-    assert alive(pid)
-
-    def times(event: str) -> list[datetime]:
-        found = {"event": {"name": [event]}, "any_resource": {"id": [f"prefect.flow-run.{run}"]}}
-        events = stage.api.request("POST", "/events/filter", {"filter": found})["events"]
-        return [datetime.fromisoformat(each["occurred"]) for each in events]
-
-    # The worker tells in their order what happened: what it had told before is there when this is.
-    wait(lambda: bool(times("prefect.worker.executed-flow-run")), "the worker has told of the process's end")
-    # A moment for the run to say that it has completed, and to whom.
-    end = datetime.fromisoformat(stage.run(run)["end_time"]) + timedelta(seconds=1)
-    signs = times("prefect.flow-run.heartbeat")
-    assert signs
-    assert [sign for sign in signs if sign > end] == []
 
 
 @pytest.mark.long

@@ -61,33 +61,49 @@ class Executors(FlowRunExecutorContext):
         return self._cancellations.has(run)
 
     def concluded(self, run: UUID) -> bool:
-        """Tell whether a run's process has said its last, or has left that to us; it may live on for a while."""
-        return self.control_channel.get_conclusion(run) is not None
+        """Tell whether a run's process has said its last, or was taken from it; it may live on for a while."""
+        return self.was_handed_back(run) or self.control_channel.get_conclusion(run) is not None
 
     async def hand_back(self, flow_run: FlowRun) -> bool:
         """End a run's process and have the run started again by whoever is there; tell whether that came about.
 
         What the run has done so far is done again, as after a crash: nothing of it was committed.
         """
-        logger = flow_run_logger(flow_run)
         status = await self.control_channel.signal(flow_run.id, "reschedule")
         if status is ControlSignalStatus.ALREADY_CONCLUDED:
             return False
         # Before the process ends: a process that is gone would be taken for a crash.
         self._handed_back.runs.add(flow_run.id)
-        back = False
+        given = await self._give(flow_run)
+        if given is None:
+            self._handed_back.runs.discard(flow_run.id)
+        await self.process_manager.kill(flow_run.id, force=status is ControlSignalStatus.NOT_ACKNOWLEDGED)
+        # A process that was about to begin may have said until its end that it did.
+        if given and await self._begun_after(flow_run, given):
+            given = await self._give(flow_run)
+        return given is not None
+
+    async def _give(self, flow_run: FlowRun) -> State | None:
+        """Have a run started anew by whoever is there; return the state that it waits in, None where it does not."""
         try:
             await self._unmark(flow_run.id)
             state = await propose_state(self.client, AwaitingRetry(), flow_run_id=flow_run.id)
-            back = state.is_scheduled()
-        except (Abort, Pause) as error:
-            logger.warning("The run could not be handed back: %s", error)
+        except (Abort, Pause, Exception) as error:  # noqa: BLE001 - the worker ends all the same
+            flow_run_logger(flow_run).warning("The run could not be handed back: %s", error)
+            return None
+        return state if state.is_scheduled() else None
+
+    async def _begun_after(self, flow_run: FlowRun, given: State) -> bool:
+        """Tell whether a run that was handed back is Running without anybody having claimed it since."""
+        try:
+            state = (await self.client.read_flow_run(flow_run.id)).state
+            if state is None or not state.is_running():
+                return False
+            states = await self.client.read_flow_run_states(flow_run.id)
         except Exception as error:  # noqa: BLE001 - the worker ends all the same
-            logger.warning("The run could not be handed back: %s", error)
-        if not back:
-            self._handed_back.runs.discard(flow_run.id)
-        await self.process_manager.kill(flow_run.id, force=status is ControlSignalStatus.NOT_ACKNOWLEDGED)
-        return back
+            flow_run_logger(flow_run).warning("Nobody knows whether the run that was handed back is: %s", error)
+            return False
+        return not any(each.is_pending() and each.timestamp > given.timestamp for each in states)
 
     async def begin_anew(self, flow_run: FlowRun, status: int) -> None:
         """Have a run that has crashed started again if it was asked to end, as its worker was.
@@ -198,14 +214,12 @@ class _Killer:
         handle = self._manager.get(flow_run_id)
         if handle is None or handle.pid is None:
             return
-        with suppress(ProcessLookupError, PermissionError):
-            if not force:
-                handle.graceful_kill()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(grace_seconds):
-                        await _end(handle)
-                        return
-            handle.hard_kill()
+        for end in (handle.hard_kill,) if force else (handle.graceful_kill, handle.hard_kill):
+            with suppress(ProcessLookupError, PermissionError, TimeoutError):
+                end()
+                async with asyncio.timeout(grace_seconds):
+                    await _end(handle)
+                return
 
 
 async def _end(handle: ProcessHandle) -> None:
