@@ -147,6 +147,9 @@ class Kept:
 
     def _reason(self, claim: _Claim, staged: Any, serializer: str) -> str:
         """Say why a result is not kept, where that is of interest."""
+        if claim.run.state and claim.run.state.is_running():
+            # Its error is written before it has failed. The run's log says that it did.
+            return ""
         if claim.run.state is None or not claim.run.state.is_completed():
             # A task may return a state of its own, and Prefect takes whatever is kept for completed.
             return f"it ended as {claim.run.state.name}" if claim.run.state else "nobody knows how it ended"
