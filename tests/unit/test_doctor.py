@@ -145,7 +145,7 @@ def test_another_prefect_is_explained_with_the_way_out(tmp_path: Path, monkeypat
     assert "prefect 3.9.1" in finding.what
     assert "process pool" in finding.why
     assert "`command`" in finding.why
-    assert "'prefect<3.9,>=3.8.8'" in finding.mend
+    assert "'prefect<3.8.9,>=3.8.8'" in finding.mend
 
 
 def test_drift_from_the_lock_is_found(settings: Settings) -> None:
