@@ -9,6 +9,7 @@ from importlib import import_module
 
 import click
 
+from shipway.cli.output import echo
 from shipway.errors import ShipwayError
 
 COMMANDS = {
@@ -93,15 +94,15 @@ def main(args: list[str] | None = None) -> None:
         status = cli.main(args=args, prog_name="shipway", standalone_mode=False, color=color)
         _leave(status if isinstance(status, int) else 0)
     except ShipwayError as error:
-        click.echo(f"shipway: {' '.join(str(error).split())}", err=True)
+        echo(f"shipway: {' '.join(str(error).split())}", err=True)
         _leave(error.exit_code)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "shipway"
-        click.echo(f"shipway: {error.format_message()} See `{path} --help`.", err=True)
+        echo(f"shipway: {error.format_message()} See `{path} --help`.", err=True)
         _leave(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("shipway: interrupted", err=True)
+        echo("shipway: interrupted", err=True)
         _leave(130)
     except BrokenPipeError:
         # The reader (`| head`) has seen enough; flushing at exit would complain about it once more.
@@ -111,7 +112,7 @@ def main(args: list[str] | None = None) -> None:
         if (remedy := REMEDIES.get(error.errno or 0)) is None:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        click.echo(f"shipway: {error.strerror}{where}: {remedy}", err=True)
+        echo(f"shipway: {error.strerror}{where}: {remedy}", err=True)
         _leave(1)
 
 

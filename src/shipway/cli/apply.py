@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from shipway.cli.output import epilog, json_option, print_json, say
+from shipway.cli.output import echo, epilog, json_option, print_json, say
 from shipway.settings import Settings
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def apply_files(files: tuple[Path, ...], *, plan_only: bool = False, as_json: bo
     elif speaks and not plan_only:
         for plan in plans:
             if plan.verb != "keep":
-                click.secho(f"{DONE[plan.verb]} deployment {plan.spec.full_name}", bold=True)
+                echo(f"{DONE[plan.verb]} deployment {plan.spec.full_name}", bold=True)
     return 2 if plan_only and any(plan.changes for plan in plans) else 0
 
 
@@ -91,8 +91,8 @@ def _facts(plan: Plan) -> dict[str, Any]:
 
 def _show(plan: Plan, *, plan_only: bool) -> None:
     would, does = WORDS[plan.verb]
-    click.secho(f"{would if plan_only else does} deployment {plan.spec.full_name}", bold=True)
+    echo(f"{would if plan_only else does} deployment {plan.spec.full_name}", bold=True)
     colours = {"+": "green", "-": "red", "~": "yellow"}
     for change in plan.changes:
         line = str(change)
-        click.secho(f"  {line}", fg=colours[line[0]])
+        echo(f"  {line}", fg=colours[line[0]])

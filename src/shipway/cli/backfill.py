@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from shipway.cli.output import epilog, json_option, print_json, print_table, say
+from shipway.cli.output import echo, epilog, json_option, print_json, print_table, say
 from shipway.errors import RunCancelledError, RunCrashedError, RunFailedError
 from shipway.settings import Settings
+from shipway.terminal import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -108,7 +109,7 @@ def command(
     if as_json:
         print_json(_facts(api.ui_url, deployment, found, rows))
     else:
-        click.echo(_summary(deployment, rows))
+        echo(_summary(deployment, rows))
     _raise_for_the_first(rows)
     return 0
 
@@ -181,7 +182,7 @@ def _progress(rows: Sequence[Row], *, quiet: bool) -> Iterator[Callable[[Row | N
             seconds = f" in {row.seconds:.1f} s" if row.ended and row.seconds is not None else ""
             # Of a run that was just made its state says nothing yet.
             state = row.state if row.state != "Scheduled" else "created"
-            click.secho(f"{row.step.wanted.name:{width}}  {state}{seconds}", fg=STATES.get(row.state_type), err=True)
+            echo(f"{row.step.wanted.name:{width}}  {state}{seconds}", fg=STATES.get(row.state_type), err=True)
 
     for row in rows:
         if row.step.action == "join":
@@ -204,7 +205,8 @@ def _table(rows: Sequence[Row], height: int) -> Table:
     table.add_column("seconds", no_wrap=True, justify="right")
     for row in rows[start : start + height]:
         skipped = row.step.action == "skip"
-        state = Text("completed before" if skipped else row.state, "dim" if skipped else STATES.get(row.state_type, ""))
+        state, style = ("completed before", "dim") if skipped else (row.state, STATES.get(row.state_type, ""))
         seconds = "" if skipped or row.seconds is None else f"{row.seconds:.0f}"
-        table.add_row(Text(row.step.wanted.name), Text(row.run["id"][-8:] if row.run else ""), state, Text(seconds))
+        name, run = row.step.wanted.name, row.run["id"][-8:] if row.run else ""
+        table.add_row(Text(visible(name)), Text(visible(run)), Text(visible(state), style), Text(seconds))
     return table

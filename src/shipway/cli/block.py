@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from shipway.cli.output import epilog, json_option, print_json, say
+from shipway.cli.output import echo, epilog, json_option, print_json, say
 from shipway.errors import BucketNotFoundError, NotFoundError, UsageError
 from shipway.settings import Settings
 from shipway.store.opening import open_store
@@ -108,7 +108,7 @@ def s3(
         return
     if made:
         say(f"Made bucket {bucket}.")
-    click.echo(f"Saved block s3/{name}: {store.address}")
+    echo(f"Saved block s3/{name}: {store.address}")
 
 
 def _stack_config(settings: Settings, bucket: str, prefix: str) -> StoreConfig:

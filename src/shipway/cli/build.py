@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from shipway.cli.output import epilog, json_option, print_json, progress, say, size
+from shipway.cli.output import echo, epilog, json_option, print_json, progress, say, size
 from shipway.settings import Settings
 
 EXAMPLES = [
@@ -81,7 +81,7 @@ def command(entrypoint: str, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json(built)
         return
-    click.echo(f"Wrote {path.name}. Read it, edit it, then: shipway apply {path.name}")
+    echo(f"Wrote {path.name}. Read it, edit it, then: shipway apply {path.name}")
 
 
 @contextmanager

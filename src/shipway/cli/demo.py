@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from shipway.cli.output import epilog, print_table, say, size
+from shipway.cli.output import echo, epilog, print_table, say, size
 from shipway.errors import NotFoundError, StackError
 from shipway.settings import Settings
 
@@ -50,7 +50,7 @@ def command(month: str, port: int | None, store_port: int | None) -> int:
 
 def _step(arguments: list[str], *, env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
     """Run one command as the reader would, shown as such; a failure ends the demo with its status."""
-    click.secho(f"\n$ shipway {' '.join(arguments)}", bold=True)
+    echo(f"\n$ shipway {' '.join(arguments)}", bold=True)
     sys.stdout.flush()
     done = subprocess.run([sys.executable, "-m", "shipway", *arguments], env=env, cwd=cwd, check=False)
     if done.returncode:
@@ -88,7 +88,7 @@ def _run(settings: Settings, month: str) -> dict[str, Any]:
     from shipway.prefect.api import Api
     from shipway.prefect.runs import create_run
 
-    click.secho(f"\n$ shipway run main/{NAME} -p month={month} --watch", bold=True)
+    echo(f"\n$ shipway run main/{NAME} -p month={month} --watch", bold=True)
     api = Api(settings)
     created = create_run(api, api.deployment(f"main/{NAME}"), {"month": month}, tags=[], name=None)
     return watch_run(api, created["id"], settings=settings)
@@ -98,26 +98,25 @@ def _closing_page(settings: Settings, facts: dict[str, Any]) -> None:
     from shipway.prefect.api import Api
 
     metrics = facts["metrics"]
-    click.secho(f"\nRun {facts['run']}: {facts['state']}", bold=True)
+    echo(f"\nRun {facts['run']}: {facts['state']}", bold=True)
     if {"rmse", "baseline_rmse"} <= metrics.keys():
         gain = 100 * (1 - metrics["rmse"] / metrics["baseline_rmse"])
         errors = f"{metrics['rmse']:.2f} minutes against {metrics['baseline_rmse']:.2f} for the baseline"
-        click.echo(f"Error (RMSE) {errors}: {gain:.1f} % better")
+        echo(f"Error (RMSE) {errors}: {gain:.1f} % better")
     for model in facts["models"]:
         if decision := model["decision"]:
-            click.echo(f"Model {model['name']}, version {model['version']}: {decision['verdict']}")
-            click.echo("".join(f"  {reason}\n" for reason in decision["reasons"]), nl=False)
+            echo(f"Model {model['name']}, version {model['version']}: {decision['verdict']}")
+            for reason in decision["reasons"]:
+                echo(f"  {reason}")
     shown = [artifact for artifact in facts["artifacts"] if not artifact["name"].startswith("report/")]
-    click.echo(
-        f"\nSaved {len(facts['artifacts'])} objects, {len(facts['artifacts']) - len(shown)} of them for its report:"
-    )
+    echo(f"\nSaved {len(facts['artifacts'])} objects, {len(facts['artifacts']) - len(shown)} of them for its report:")
     print_table(("SIZE", "ROWS", "ADDRESS"), [(size(a["bytes"]), a["rows"], a["address"]) for a in shown])
     ui = Api(settings).ui_url
-    click.echo(f"\nUI           {ui}")
-    click.echo(f"This run     {facts['page']}")
-    click.echo(f"Deployments  {ui}/deployments")
-    click.echo(f"Its report   shipway report {facts['run']}")
-    click.echo(f"Its model    shipway models {NAME} -sb s3/{NAME}")
-    click.echo(f"Fetch one    shipway get {facts['run']} metrics")
-    click.echo("Again        shipway run main/flights -p month=2013-04 --watch")
-    click.echo("Stop         make down   (or shipway down); everything saved stays")
+    echo(f"\nUI           {ui}")
+    echo(f"This run     {facts['page']}")
+    echo(f"Deployments  {ui}/deployments")
+    echo(f"Its report   shipway report {facts['run']}")
+    echo(f"Its model    shipway models {NAME} -sb s3/{NAME}")
+    echo(f"Fetch one    shipway get {facts['run']} metrics")
+    echo("Again        shipway run main/flights -p month=2013-04 --watch")
+    echo("Stop         make down   (or shipway down); everything saved stays")

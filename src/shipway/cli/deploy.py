@@ -9,7 +9,7 @@ import click
 
 from shipway.cli.apply import apply_files
 from shipway.cli.build import build_options, run_build
-from shipway.cli.output import epilog, print_json
+from shipway.cli.output import echo, epilog, print_json
 
 
 @click.command(
@@ -29,5 +29,5 @@ def command(entrypoint: str, as_json: bool, **options: Any) -> int:
     if as_json:
         print_json(facts)
     else:
-        click.echo(f"Start a run with: shipway run {shlex.quote(facts['deployment'])} --watch")
+        echo(f"Start a run with: shipway run {shlex.quote(facts['deployment'])} --watch")
     return status

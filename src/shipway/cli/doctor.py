@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from shipway.cli.output import epilog, json_option, print_json, say
+from shipway.cli.output import echo, epilog, json_option, print_json, say
 from shipway.doctor import Check, Finding, examine
 from shipway.errors import InputError
 from shipway.settings import Settings, find_project
@@ -71,10 +71,10 @@ def _local(settings: Settings) -> Mapping[str, Check]:
 
 def _print(findings: Iterable[Finding]) -> None:
     for finding in findings:
-        level = click.style(f"{finding.level:<8}", fg=COLORS[finding.level], bold=finding.to_mend)
-        click.echo(f"{level} {finding.check:<12} {finding.what}")
+        echo(f"{finding.level:<8}", fg=COLORS[finding.level], bold=finding.to_mend, nl=False)
+        echo(f" {finding.check:<12} {finding.what}")
         if finding.level != "ok":
             if finding.why:
-                click.echo(f"{'':<21} why: {finding.why}")
+                echo(f"{'':<21} why: {finding.why}")
             if finding.mend:
-                click.echo(f"{'':<21} mend: {finding.mend}")
+                echo(f"{'':<21} mend: {finding.mend}")

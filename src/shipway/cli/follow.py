@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from shipway.cli.output import print_table, size
+from shipway.cli.output import echo, print_table, size
 from shipway.errors import RunCancelledError, RunCrashedError, RunFailedError
 from shipway.settings import Settings
 
@@ -28,10 +26,10 @@ def watch_run(api: Api, run_id: str, *, settings: Settings) -> dict[str, Any]:
     def tell(what: Happening) -> None:
         if what.kind == "log":
             colour = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}.get(what.level)
-            click.secho(f"  {what.text}", fg=colour, err=True)
+            echo(f"  {what.text}", fg=colour, err=True)
         else:
             head = {"state": "Run ", "task": "Task "}.get(what.kind, "")
-            click.secho(f"{head}{what.text}", fg=STATES.get(what.level), err=True)
+            echo(f"{head}{what.text}", fg=STATES.get(what.level), err=True)
 
     ended = follow(api, run_id, tell)
     errors = {"FAILED": RunFailedError, "CRASHED": RunCrashedError, "CANCELLED": RunCancelledError}
@@ -85,18 +83,18 @@ def show_facts(facts: dict[str, Any]) -> None:
     for name in ("run", "state", "message", "release", "parameters", "seconds", "page"):
         value = facts[name]
         if value not in (None, ""):
-            click.echo(f"{name + ':':12}{json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}")
+            echo(f"{name + ':':12}{json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}")
     for name, value in facts["metrics"].items():
-        click.echo(f"{'metric:':12}{name} = {value:.6g}")
+        echo(f"{'metric:':12}{name} = {value:.6g}")
     for name, what in (("inputs", "loaded from other runs"), ("reads", "files of the release read")):
         if facts.get(name):
-            click.echo(f"{name + ':':12}{len(facts[name])} {what}; see `shipway why {facts['run']}`")
+            echo(f"{name + ':':12}{len(facts[name])} {what}; see `shipway why {facts['run']}`")
     if facts["artifacts"]:
-        click.echo()
+        echo()
         rows = [(a["name"], size(a["bytes"]), a["rows"], a["address"]) for a in facts["artifacts"]]
         print_table(("SAVED", "SIZE", "ROWS", "ADDRESS"), rows)
     if facts["models"]:
-        click.echo()
+        echo()
         verdicts = [
             (m["name"], m["version"], (m["decision"] or {}).get("verdict"), m["artifact"]) for m in facts["models"]
         ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shipway.cli.output import block_option, epilog, json_option, print_json, print_table, say, size
+from shipway.cli.output import block_option, echo, epilog, json_option, print_json, print_table, say, size
 from shipway.settings import Settings
 
 if TYPE_CHECKING:
@@ -93,15 +93,15 @@ def command(
 def _show(done: Collected, *, dry_run: bool) -> None:
     for name, count in done.trimmed.items():
         moves = "1 move" if count == 1 else f"{count} moves"
-        click.echo(f"{moves} {'would leave' if dry_run else 'left'} the history of {name}")
+        echo(f"{moves} {'would leave' if dry_run else 'left'} the history of {name}")
     rows = [(kind, tally.objects, size(tally.bytes)) for kind, tally in done.removed.items() if tally.objects]
     if rows:
         print_table(("TO REMOVE" if dry_run else "REMOVED", "OBJECTS", "SIZE"), rows)
         freed = sum(tally.bytes for tally in done.removed.values())
-        click.echo(f"{'Would free' if dry_run else 'Freed'} {size(freed)}.")
+        echo(f"{'Would free' if dry_run else 'Freed'} {size(freed)}.")
     else:
         was = "would be" if dry_run else "was"
-        click.echo(f"Nothing {was} removed; code that nothing needs goes when it is four to six weeks old.")
+        echo(f"Nothing {was} removed; code that nothing needs goes when it is four to six weeks old.")
     for version in done.missing:
         say(f"Note: release {version.short} is needed and missing; `shipway verify` says by whom")
     if done.unknown:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shipway.cli.output import epilog, size
+from shipway.cli.output import echo, epilog, size
 from shipway.errors import InputError, NotFoundError, UsageError
 from shipway.settings import Settings
 
@@ -76,7 +76,7 @@ def command(run: str, artifact: str, dest: Path | None) -> None:
             download(store, item, path)
         except OSError as error:
             raise InputError(f"{path} cannot be written: {error.strerror}") from None
-        click.echo(f"{path}  {size(item.bytes)}")
+        echo(f"{path}  {size(item.bytes)}")
 
 
 def _print(store: Store, jobs: list[tuple[Path, Artifact]]) -> None:

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from shipway.cli.output import epilog, json_option, print_json
+from shipway.cli.output import echo, epilog, json_option, print_json
 from shipway.deployment.words import describe_schedule
 from shipway.settings import Settings
 
@@ -55,7 +55,7 @@ def command(deployment: str, diff: tuple[str, str] | None, text: bool, as_json: 
     }
     for name, value in lines.items():
         if value not in (None, ""):
-            click.echo(f"{name + ':':14}{value}")
+            echo(f"{name + ':':14}{value}")
 
 
 def _diff(deployment: str, old: str, new: str, *, text: bool, as_json: bool) -> None:
@@ -71,7 +71,7 @@ def _diff(deployment: str, old: str, new: str, *, text: bool, as_json: bool) -> 
         return
     colours = {"added": "green", "removed": "red", "changed": "yellow", "mode": "yellow"}
     for difference in found:
-        click.secho(f"{difference.kind:8} {difference.path}", fg=colours[difference.kind])
+        echo(f"{difference.kind:8} {difference.path}", fg=colours[difference.kind])
         if text:
             for line in text_lines(history.store, before, after, difference):
-                click.secho(line, fg={"+": "green", "-": "red"}.get(line[:1]))
+                echo(line, fg={"+": "green", "-": "red"}.get(line[:1]))

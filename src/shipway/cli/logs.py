@@ -10,7 +10,7 @@ from typing import IO
 
 import click
 
-from shipway.cli.output import epilog
+from shipway.cli.output import echo, epilog
 from shipway.errors import NotFoundError
 from shipway.settings import Settings
 
@@ -74,4 +74,4 @@ def _inode(file: IO[str]) -> int:
 
 
 def _print(name: str, line: str, width: int) -> None:
-    click.echo(f"{name:<{width}} | {line.rstrip()}" if width else line.rstrip())
+    echo(f"{name:<{width}} | {line.rstrip()}" if width else line.rstrip())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shipway.cli.output import block_option, epilog, json_option, print_json, print_table, say
+from shipway.cli.output import block_option, echo, epilog, json_option, print_json, print_table, say
 from shipway.errors import MlflowError, NotFoundError
 from shipway.settings import Settings
 
@@ -106,7 +106,7 @@ def _sum_up(done: list[Line], address: str, *, dry_run: bool) -> None:
         "failed": "failed",
     }
     parts = [f"{counts[what]} {words}" for what, words in told.items() if counts[what]]
-    click.echo(f"{address}: {', '.join(parts) or 'no runs to mirror'}.")
+    echo(f"{address}: {', '.join(parts) or 'no runs to mirror'}.")
 
 
 @contextmanager

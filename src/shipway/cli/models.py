@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from shipway.cli.output import block_option, epilog, json_option, print_json, print_table, say
+from shipway.cli.output import block_option, echo, epilog, json_option, print_json, print_table, say
 from shipway.settings import Settings
 
 if TYPE_CHECKING:
@@ -95,12 +95,12 @@ def _show(line: Line) -> None:
     ]
     print_table(("VERSION", "STATUS", "METRIC", "RUN", "RELEASE", "REGISTERED"), rows)
     for version in line.versions:
-        click.echo()
-        click.echo(f"Version {version.version}: {line.status(version)}")
+        echo()
+        echo(f"Version {version.version}: {line.status(version)}")
         for reason in line.reasons(version):
-            click.echo(f"  {reason}")
+            echo(f"  {reason}")
     if line.champion.history:
         names = {version.run: version.run_name for version in line.versions}
         moves = [(move.version, move.at, names.get(move.by, move.by), move.reason) for move in line.champion.history]
-        click.echo()
+        echo()
         print_table(("CHAMPION", "SINCE", "BY", "REASON"), moves)

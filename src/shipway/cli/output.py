@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from shipway.terminal import escaped, visible
+
 EXIT_STATUSES = {
     0: "it worked",
     1: "the run failed, or something unexpected happened",
@@ -47,9 +49,15 @@ def epilog(examples: Sequence[str], statuses: Sequence[int] = ()) -> str:
     return "\n".join(lines)
 
 
+def echo(text: str = "", *, fg: str | None = None, bold: bool = False, err: bool = False, nl: bool = True) -> None:
+    """Print text for a person: the only way to a terminal, on which nothing but our own colours has an effect."""
+    shown = visible(text)
+    click.echo(click.style(shown, fg=fg, bold=bold) if fg or bold else shown, err=err, nl=nl)
+
+
 def say(text: str) -> None:
     """Tell the person something that is not the command's answer."""
-    click.echo(text, err=True)
+    echo(text, err=True)
 
 
 def person() -> str:
@@ -64,16 +72,19 @@ def person() -> str:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    # What JSON itself lets stand is escaped as JSON escapes the rest: to whoever reads it, it is the same value.
+    click.echo(escaped(text))
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under headers, columns as wide as their widest text."""
-    texts = [[("" if cell is None else str(cell)) for cell in row] for row in rows]
+    # A row is one line, whatever its cells hold; and it is as wide as what is shown of it.
+    texts = [[("" if cell is None else visible(str(cell)).replace("\n", "\\n")) for cell in row] for row in rows]
     widths = [max(len(line[i]) for line in [list(headers), *texts]) for i in range(len(headers))]
     for line in [list(headers), *texts]:
         row = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        click.echo(click.style(row, bold=True) if line == list(headers) else row)
+        echo(row, bold=line == list(headers))
 
 
 def size(count: int) -> str:

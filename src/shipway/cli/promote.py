@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from shipway.cli.output import block_option, epilog, person
+from shipway.cli.output import block_option, echo, epilog, person
 from shipway.settings import Settings
 
 
@@ -36,7 +36,7 @@ def command(name: str, version: int, reason: str, force: bool, block: str | None
     by = f"{person()}, shipway promote"
     before = promote(store, name, version, by=by, reason=reason or "promoted by hand", force=force)
     if before == version:
-        click.echo(f"Version {version} of {name} is champion already")
+        echo(f"Version {version} of {name} is champion already")
     else:
         was = f" (was {before})" if before is not None else ""
-        click.echo(f"Version {version} of {name} is champion{was}")
+        echo(f"Version {version} of {name} is champion{was}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from shipway.cli.output import epilog, json_option, print_json, say
+from shipway.cli.output import echo, epilog, json_option, print_json, say
 from shipway.errors import InputError, UsageError
 from shipway.settings import Settings
 
@@ -50,7 +50,7 @@ def command(run: str | None, output: Path | None, fresh: bool, limit: int, show:
     if as_json:
         print_json(facts)
     else:
-        click.echo(facts["path"])
+        echo(facts["path"])
         if facts.get("address"):
             say(f"Kept as {facts['address']}")
     if show or (show is None and not as_json and sys.stdout.isatty() and _has_display()):

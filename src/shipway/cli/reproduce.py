@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shipway.cli.follow import watch_run
-from shipway.cli.output import epilog, json_option, print_json, print_table, say
+from shipway.cli.output import echo, epilog, json_option, print_json, print_table, say
 from shipway.errors import InputError, NotFoundError, NotReproducedError, ObjectNotFoundError, UsageError
 from shipway.settings import Settings
 
@@ -51,7 +51,7 @@ def command(run: str, watch: bool, other: str | None, as_json: bool) -> None:
             if as_json:
                 print_json({"id": created["id"], "name": created["name"], "page": page})
             else:
-                click.echo(f"Created run {created['name']}: {page}")
+                echo(f"Created run {created['name']}: {page}")
                 say(f"Compare when it has ended: shipway reproduce {run} --with {created['name']}")
             return
         say(f"Run {created['name']} repeats {before.run_name}: {page}")
@@ -77,7 +77,7 @@ def _tell(before: RunRecord, after: RunRecord, as_json: bool) -> None:
             hint="docs/howto/trace-and-reproduce.md says what to look for",
         )
     if not as_json:
-        click.echo(f"Identical: {len(found.same)} saved by {after.run_name} as by {before.run_name}.")
+        echo(f"Identical: {len(found.same)} saved by {after.run_name} as by {before.run_name}.")
 
 
 def _show(found: Comparison) -> None:
@@ -87,11 +87,11 @@ def _show(found: Comparison) -> None:
     ]
     if rows:
         print_table(("PROBLEM", "NAME", "BEFORE", "AGAIN", "ROWS"), rows)
-        click.echo(f"Identical: {len(found.same)}")
+        echo(f"Identical: {len(found.same)}")
         for reason in found.reasons or (
             "Code, parameters, inputs and environment are the same: the flow itself varies",
         ):
-            click.echo(f"{reason}.")
+            echo(f"{reason}.")
 
 
 def _rows(rows: tuple[int | None, int | None]) -> str:

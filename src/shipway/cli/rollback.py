@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from shipway.cli.output import block_option, epilog, person
+from shipway.cli.output import block_option, echo, epilog, person
 from shipway.errors import UsageError
 from shipway.settings import Settings
 
@@ -52,11 +52,11 @@ def _deployment(deployment: str, release: str | None) -> None:
     history = read_history(settings, deployment)
     target = choose(history, release)
     if target.version == history.current == history.pointer.current:
-        click.echo(f"{deployment} is at release {target.version.short} already")
+        echo(f"{deployment} is at release {target.version.short} already")
         return
     before = history.current.short
     roll_back(settings, history, target, deployment)
-    click.echo(f"{deployment} is back at release {target.version.short} of {target.at} (was {before})")
+    echo(f"{deployment} is back at release {target.version.short} of {target.at} (was {before})")
 
 
 def _model(name: str, version: str | None, reason: str, block: str | None) -> None:
@@ -70,6 +70,6 @@ def _model(name: str, version: str | None, reason: str, block: str | None) -> No
     wanted = int(version) if version is not None else None
     now, before = roll_back(store, name, wanted, by=f"{person()}, shipway rollback", reason=reason)
     if now == before:
-        click.echo(f"Version {now} of {name} is champion already")
+        echo(f"Version {now} of {name} is champion already")
     else:
-        click.echo(f"Version {now} of {name} is champion again (was {before})")
+        echo(f"Version {now} of {name} is champion again (was {before})")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from shipway.cli.follow import show_facts, watch_run
-from shipway.cli.output import epilog, json_option, print_json, say
+from shipway.cli.output import echo, epilog, json_option, print_json, say
 from shipway.errors import UsageError
 from shipway.settings import Settings
 
@@ -88,7 +88,7 @@ def command(
         if as_json:
             print_json({"id": created["id"], "name": created["name"], "page": page})
         else:
-            click.echo(f"Created run {created['name']} of {deployment}: {page}")
+            echo(f"Created run {created['name']} of {deployment}: {page}")
             say(f"Watch it with: shipway show {created['name']} --watch")
         return
     say(f"Run {created['name']} of {deployment}: {page}")

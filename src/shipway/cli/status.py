@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from shipway.cli.output import epilog, json_option, print_json, print_table, say
+from shipway.cli.output import echo, epilog, json_option, print_json, print_table, say
 from shipway.settings import Settings
 from shipway.stack import StackFacts, facts
 
@@ -55,9 +55,9 @@ def _print(document: dict[str, Any]) -> None:
     keys = ("name", "state", "pid", "port", "restarts")
     print_table([key.upper() for key in keys], [[row.get(key) for key in keys] for row in rows])
     store = document["store"]
-    click.echo(f"\nPrefect UI   {document['ui_url']}")
-    click.echo(f"Prefect API  {document['api_url']}{' (asks for a password)' if document['auth'] else ''}")
-    click.echo(f"Store        {store.get('path') or store['endpoint_url'] + ', bucket ' + store['bucket']}")
+    echo(f"\nPrefect UI   {document['ui_url']}")
+    echo(f"Prefect API  {document['api_url']}{' (asks for a password)' if document['auth'] else ''}")
+    echo(f"Store        {store.get('path') or store['endpoint_url'] + ', bucket ' + store['bucket']}")
     if not document["running"]:
         say(
             "The supervisor was killed, so nothing restarts what dies. "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shipway.cli.output import epilog, say
+from shipway.cli.output import echo, epilog, say
 from shipway.errors import StackError
 from shipway.settings import CONFIG_FILE, Settings
 
@@ -154,9 +154,9 @@ def _refuse_others(stack: StackFacts, asked: dict[str, int | str | None], *, aut
 
 def _show(settings: Settings, stack: StackFacts) -> None:
     where = f"{stack.store.endpoint_url}, bucket {stack.store.bucket}" if stack.store.kind == "s3" else stack.store.path
-    click.echo(f"Prefect UI   {stack.ui_url}")
-    click.echo(f"Prefect API  {stack.api_url}")
-    click.echo(f"Store        {where}")
+    echo(f"Prefect UI   {stack.ui_url}")
+    echo(f"Prefect API  {stack.api_url}")
+    echo(f"Store        {where}")
     if stack.auth_string:
         say(f"UI and API ask for the auth_string in {settings.secrets_file}")
     others = Settings.load(settings.project).api_url

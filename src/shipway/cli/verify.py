@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shipway.cli.output import block_option, epilog, json_option, print_json, print_table, progress, say, size
+from shipway.cli.output import block_option, echo, epilog, json_option, print_json, print_table, progress, say, size
 from shipway.errors import IntegrityError
 from shipway.settings import Settings
 
@@ -38,7 +38,7 @@ def command(block: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"store": store.address, **asdict(report)})
     else:
-        click.echo(
+        echo(
             f"{store.address}: {_count(report.deployments, 'deployment')}, {_count(report.releases, 'release')}, "
             f"{_count(report.runs, 'run')} with {_count(report.artifacts, 'artifact')}, "
             f"{f'{report.models} versions of models, ' if report.models else ''}{size(report.bytes)}"
@@ -52,7 +52,7 @@ def command(block: str | None, as_json: bool) -> None:
             hint="docs/howto/reclaim-space.md says how to mend that",
         )
     if not as_json:
-        click.echo("All is well." if report.deployments + report.runs else "This store holds no deployment and no run.")
+        echo("All is well." if report.deployments + report.runs else "This store holds no deployment and no run.")
     if not block and not report.deployments:
         say("Note: a deployment's store is the block that its file names; -sb TYPE/NAME chooses that one.")
 

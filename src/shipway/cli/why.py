@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shipway.cli.output import block_option, epilog, json_option, print_json, print_table, say
+from shipway.cli.output import block_option, echo, epilog, json_option, print_json, print_table, say
 from shipway.errors import InputError, NotFoundError
 from shipway.settings import Settings
 
@@ -56,8 +56,8 @@ def command(what: str, raw: bool, block: str | None, as_json: bool) -> None:
     else:
         if not raw:
             for line in _Tree(lineage).lines():
-                click.echo(line)
-            click.echo()
+                echo(line)
+            echo()
         _show_raw(lineage)
     if lineage.cut:
         say(f"Note: {lineage.cut} more runs were not looked at, nor what they were made of.")
@@ -201,6 +201,6 @@ def _files(digests: Mapping[str, str]) -> str:
 def _show_raw(lineage: Lineage) -> None:
     found = lineage.raw()
     if not found:
-        click.echo("Raw inputs: none are known; the runs loaded nothing and read no data file of their releases.")
+        echo("Raw inputs: none are known; the runs loaded nothing and read no data file of their releases.")
         return
     print_table(("RAW INPUT", "SHA256", "FROM"), [(item.name, item.sha256, item.source) for item in found])

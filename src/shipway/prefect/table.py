@@ -21,6 +21,7 @@ from rich.text import Text
 
 from shipway.prefect.going_on import Live
 from shipway.prefect.worker import ShipwayWorker
+from shipway.terminal import visible
 
 SECONDS = 1.0
 """Time between two looks at what is going on."""
@@ -109,7 +110,7 @@ def picture(facts: Facts) -> Group:
     )
     head = Text(no_wrap=True, overflow="ellipsis")
     head.append(doing, "bold")
-    head.append("".join(f"  {word}" for word in words))
+    head.append("".join(f"  {visible(word)}" for word in words))
     if not facts.rows:
         return Group(head)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
@@ -121,7 +122,7 @@ def picture(facts: Facts) -> Group:
         table.add_column(title, no_wrap=True, justify="right")
     table.add_column("process", no_wrap=True)
     for row in facts.rows:
-        table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in _cells(row)))
+        table.add_row(*(Text(visible(cell), no_wrap=True, overflow="ellipsis") for cell in _cells(row)))
     return Group(head, table, *([Text(f"and {facts.more} more", "dim")] if facts.more else []))
 
 
