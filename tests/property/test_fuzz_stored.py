@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.property.fuzzing import budget, documents, nearly, only
+from tests.property.fuzzing import budget, documents, encoded, nearly, only
 
 from shipway.artifact import Artifact
 from shipway.deployment.history import move_pointer, pointer_key, read_pointer
@@ -25,6 +25,8 @@ from shipway.model.version import version_of
 from shipway.release.build import build
 from shipway.release.checkout import checkout
 from shipway.release.scan import scan
+from shipway.run.data import read_artifact
+from shipway.run.fetch import MAX_INDEX
 from shipway.run.models import committed, read_champion, read_version
 from shipway.run.record import RunRecord, read_record
 from shipway.store.folder import FolderStore
@@ -147,6 +149,38 @@ def test_run_record(store: FolderStore, data: bytes) -> None:
     assert all(item["key"] + item["name"] for item in record.inputs)
     for entry in record.models:
         only(ShipwayError, partial(_described, store, record, entry))
+
+
+INDEX = ["plots/a.txt", "plots/deep/b.txt", "plots/deep/c.txt"]
+
+
+@budget
+@given(documents(INDEX), st.lists(st.sampled_from([*INDEX, "plots/a.txt/d", "plots/" + "x" * 256]), unique=True))
+@example(encoded(["../../x"]), INDEX)
+@example(encoded(["plots/a.txt", "plots/a.txt/d"]), ["plots/a.txt", "plots/a.txt/d"])
+@example(encoded(["plots/a.txt"] * 2), INDEX)
+@example(encoded(["other.txt"]), [*INDEX, "other.txt"])
+@example(encoded(["plots/" + "x" * 256]), ["plots/" + "x" * 256])
+@example(encoded({"plots/a.txt": 1}), INDEX)
+@example(encoded([["plots/a.txt"]]), INDEX)
+@example(b"[" * 100_000, INDEX)
+@example(b"\xff", INDEX)
+def test_index_of_a_folder(store: FolderStore, data: bytes, names: list[str]) -> None:
+    """The index and the record are whatever they say they are: whoever writes one writes both."""
+    index = Artifact("plots", f"{FOLDER}/1/plots.folder.json", sha256_bytes(data), len(data), "folder")
+    files = {name: Artifact(name, f"{FOLDER}/1/file", SHA, 5, "file") for name in names}
+    put(store, index.key, data)
+    put(store, f"{FOLDER}/1/file", b"hello")
+    place = only(ShipwayError, lambda: read_artifact(store, index, {"plots": index, **files}))
+    if isinstance(place, Path):
+        found = {f"plots/{path.relative_to(place).as_posix()}" for path in place.rglob("*") if path.is_file()}
+        assert found == set(json.loads(data)) <= files.keys()
+
+
+def test_an_index_that_is_too_long_is_not_read(store: FolderStore) -> None:
+    index = Artifact("plots", f"{FOLDER}/1/none.folder.json", SHA, MAX_INDEX + 1, "folder")
+    with pytest.raises(IntegrityError, match="longer than"):
+        read_artifact(store, index, {})
 
 
 def test_what_is_right_is_read(store: FolderStore) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -42,7 +41,7 @@ def command(run: str, artifact: str, dest: Path | None) -> None:
     from shipway.prefect.api import Api
     from shipway.prefect.runs import data_folder, find_run, store_block
     from shipway.prefect.stores import store_of
-    from shipway.run.fetch import download
+    from shipway.run.fetch import download, files_of
     from shipway.run.record import find_record
 
     settings = Settings.load()
@@ -58,8 +57,7 @@ def command(run: str, artifact: str, dest: Path | None) -> None:
     whole = [item for item in record.artifacts if artifact.endswith("/") and item.name.startswith(artifact)]
     chosen = record.artifact(artifact.rstrip("/")) if not whole else None
     if chosen is not None and chosen.codec == "folder":
-        names = set(json.loads(store.read(chosen.key)))
-        whole = [item for item in record.artifacts if item.name in names]
+        whole = files_of(store, chosen, record.artifacts)
         artifact = f"{chosen.name}/"
     # A name has no ending, its object has: a file that people open needs it.
     jobs = [

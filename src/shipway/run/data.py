@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import itertools
-import json
 import math
 import os
 import shutil
@@ -20,7 +19,7 @@ from shipway.errors import InputError, NotFoundError
 from shipway.release.retention import in_parallel
 from shipway.release.trim import discard
 from shipway.run import ahead
-from shipway.run.fetch import check, download, read_while_checking
+from shipway.run.fetch import check, download, files_of, read_while_checking
 from shipway.run.recent import record_at, records_of
 from shipway.run.record import RunRecord
 from shipway.run.references import run_of
@@ -121,11 +120,11 @@ def read_artifact(store: Store, artifact: Artifact, siblings: Mapping[str, Artif
 
 def _read_into(place: Path, store: Store, artifact: Artifact, siblings: Mapping[str, Artifact]) -> Any:
     if artifact.codec == "folder":
-        listing = json.loads(download(store, artifact, place / "index").read_text())
-        places = {name: place / "files" / name.removeprefix(f"{artifact.name}/") for name in listing}
-        for _ in in_parallel(lambda name: download(store, siblings[name], places[name]), listing):
+        folder, inside = place / "files", f"{artifact.name}/"
+        files = files_of(store, artifact, siblings.values())
+        for _ in in_parallel(lambda file: download(store, file, folder / file.name.removeprefix(inside)), files):
             pass
-        return place / "files"
+        return folder
     codec = codec_named(artifact.codec)
     if not codec.suffix:
         # What brings its own name keeps it.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -21,6 +23,12 @@ PART = 8 << 20
 """Bytes of each part, at least, that a large object is fetched in: several at once are faster than one stream."""
 MOST_PART = 64 << 20
 AT_ONCE = 4
+
+MAX_INDEX = 32 << 20
+"""An index of a folder that is longer is refused unread: 100,000 files need about 10 MB."""
+
+MAX_SEGMENT = 255
+"""Bytes of the longest name of a file that systems allow."""
 
 _T = TypeVar("_T")
 
@@ -71,6 +79,37 @@ def read_while_checking(store: Store, artifact: Artifact, path: Path, read: Call
             # Whatever came of it: an error that other bytes led to is not the one to tell.
             if digest.result()[0] != artifact.sha256:
                 raise damaged(store, artifact) from None
+
+
+def files_of(store: Store, folder: Artifact, saved: Iterable[Artifact]) -> list[Artifact]:
+    """Return the files of a folder that was saved, trusting nothing in the index of them.
+
+    Args:
+        store: where it lies.
+        folder: the folder, whose object is the index.
+        saved: what the run saved.
+
+    Raises:
+        IntegrityError: the index is not what was saved, or names other things than files of this folder.
+    """
+    where = f"the index of folder {folder.name} in {store.url(folder.key)}"
+    if folder.bytes > MAX_INDEX:
+        raise IntegrityError(f"{where} is longer than {MAX_INDEX} bytes")
+    data = check(store, folder, store.read(folder.key, length=folder.bytes + 1))
+    try:
+        names = json.loads(data)
+    except (ValueError, RecursionError):
+        raise IntegrityError(f"{where} is not JSON") from None
+    known = {item.name: item for item in saved if item.name.startswith(f"{folder.name}/")}
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name in known for name in names):
+        raise IntegrityError(f"{where} lists something else than what the run saved in that folder")
+    # Sorted so that what lies in a folder comes right after it.
+    ordered = sorted(name.replace("/", "\0") for name in names)
+    if any(second == first or second.startswith(f"{first}\0") for first, second in pairwise(ordered)):
+        raise IntegrityError(f"{where} lists a file twice, or as a folder too")
+    if any(len(part.encode()) > MAX_SEGMENT for name in names for part in name.split("/")):
+        raise IntegrityError(f"{where} lists a name that no file can have")
+    return [known[name] for name in names]
 
 
 def check(store: Store, artifact: Artifact, data: bytes) -> bytes:
