@@ -43,7 +43,7 @@ soak: $(VENV)/.test  ## 40 minutes, a run every second and a fault every twenty;
 	$(BIN)/python -m tests.faults.soak $(SOAK)
 
 fuzz: $(VENV)/.test  ## every parser of outside input, FUZZ_EXAMPLES inputs for each (by default 5,000)
-	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/property/test_fuzz_stored.py tests/property/test_fuzz_given.py -q
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/property/test_fuzz_*.py -q
 
 audit: .venv-audit/.audit  ## the locked packages among the known vulnerabilities; needs the network
 	scripts/audit .venv-audit/bin/pip-audit

@@ -11,6 +11,8 @@ from shipway.digest import is_sha256, sha256_bytes
 from shipway.errors import InputError, IntegrityError
 
 MAX_NAME = 300
+MAX_SEGMENT = 255
+"""Bytes of the longest name of a file that systems allow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +51,17 @@ class Artifact:
         try:
             artifact = cls(**value)
         except TypeError as error:
-            raise IntegrityError(f"the run record holds a malformed artifact: {error}") from None
+            raise IntegrityError(f"a malformed artifact is recorded: {error}") from None
         texts = (artifact.name, artifact.key, artifact.codec)
         counts = (artifact.bytes, 0 if artifact.rows is None else artifact.rows)
         sound = all(isinstance(text, str) for text in texts) and is_sha256(artifact.sha256)
         sound = sound and all(type(count) is int and 0 <= count < 1 << 63 for count in counts)  # more no file has
         # Names and keys become paths when an artifact is fetched.
         sound = sound and type(artifact.captured) is bool and not (_unfit(artifact.name) or _unfit(artifact.key, 1024))
+        # The end of a key becomes the name of a file, whatever the artifact is called.
+        sound = sound and all(len(part.encode()) <= MAX_SEGMENT for part in artifact.key.split("/"))
         if not sound:
-            raise IntegrityError(f"the run record holds a malformed artifact, {str(artifact.name)[:100]!r}")
+            raise IntegrityError(f"a malformed artifact is recorded, {str(artifact.name)[:100]!r}")
         return artifact
 
 

@@ -7,17 +7,30 @@ walks it and hands over its files, each a `Path`, one by one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shipway.codec.base import Codec, type_name
+from shipway.codec.base import BuiltIn, Codec, type_name
 from shipway.codec.objects import BYTES, FILE, LIGHTGBM, PICKLE, SVG
 from shipway.codec.plain import JSON
 from shipway.codec.tables import ARROW, NUMPY, PANDAS, POLARS
-from shipway.errors import CodecError
+from shipway.errors import CodecError, IntegrityError, ShipwayError
 
-__all__ = ["Codec", "Encoded", "codec_for", "codec_named", "encode", "estimate", "register", "suffix_for"]
+__all__ = [
+    "Codec",
+    "Encoded",
+    "codec_for",
+    "codec_named",
+    "decode",
+    "encode",
+    "estimate",
+    "reading",
+    "register",
+    "suffix_for",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +56,47 @@ def encode(value: Any, path: Path, name: str | None = None) -> Encoded:
     """
     codec = codec_for(value, name)
     return Encoded(codec.name, suffix_for(value, codec), codec.write(value, path))
+
+
+def decode(name: str, path: Path, what: str) -> Any:
+    """Return the value in the file `path`, which was written with the codec called `name`.
+
+    Args:
+        name: the codec's name, as the run record says it.
+        path: the file.
+        what: what to call it in a message.
+
+    Raises:
+        CodecError: there is no such codec in this process.
+        IntegrityError: the file is not what a codec of ours writes.
+    """
+    codec = codec_named(name)
+    if not isinstance(codec, BuiltIn) or codec is PICKLE:
+        # What another's codec or a pickled class raises is for those who know it.
+        return codec.read(path)
+    with reading(what, name):
+        return codec.read(path)
+
+
+@contextmanager
+def reading(what: str, codec: str) -> Iterator[None]:
+    """Turn whatever a library raises at bytes that it does not expect into an error of ours.
+
+    Raises:
+        IntegrityError: it has raised something; that a library, memory or the disk fails is left as it is.
+    """
+    try:
+        yield
+    except (ShipwayError, ImportError, MemoryError):
+        raise
+    except BaseException as error:
+        # What polars raises when it has panicked is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        first = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise IntegrityError(f"{what} is not what codec {codec} writes: {first[:200]}") from error
 
 
 def suffix_for(value: Any, codec: Codec) -> str:
@@ -87,7 +141,7 @@ def codec_named(name: str) -> Codec:
     """
     if name not in _codecs:
         known = ", ".join(sorted(_codecs))
-        raise CodecError(f"there is no codec {name!r}", hint=f"import what registers it; known are {known}")
+        raise CodecError(f"there is no codec {name[:100]!r}", hint=f"import what registers it; known are {known}")
     return _codecs[name]
 
 

@@ -93,7 +93,12 @@ def _write_numpy(array: Any, path: Path) -> int | None:
 def _read_numpy(path: Path) -> Any:
     import numpy
 
-    return numpy.load(path, allow_pickle=False)
+    try:
+        return numpy.load(path, allow_pickle=False)
+    except MemoryError:
+        # It may be a small file that says it were a large one: this raises ValueError then, and takes no memory.
+        numpy.load(path, allow_pickle=False, mmap_mode="r")
+        raise
 
 
 def _not_parquet(what: str, reason: object) -> CodecError:

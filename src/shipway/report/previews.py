@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any
 
 from shipway.artifact import Artifact
+from shipway.codec import reading
 from shipway.digest import sha256_bytes
 from shipway.errors import ShipwayError
 from shipway.report.documents import read_checked
@@ -119,16 +120,16 @@ def _csv(data: bytes) -> Iterable[Part]:
 
 
 def _parquet(data: bytes) -> Iterable[Part]:
-    if _library(eager=True) == "polars":
-        import polars
+    with reading("it", "polars"):
+        if _library(eager=True) == "polars":
+            import polars
 
-        frame = polars.read_parquet(data)
-        yield part_of(frame.head(ROWS)) | {"total": frame.height}
-    else:
+            frame = polars.read_parquet(data)
+            return [part_of(frame.head(ROWS)) | {"total": frame.height}]
         import pyarrow.parquet
 
         table = pyarrow.parquet.ParquetFile(io.BytesIO(data)).read()
-        yield part_of(table.slice(0, ROWS)) | {"total": table.num_rows}
+        return [part_of(table.slice(0, ROWS)) | {"total": table.num_rows}]
 
 
 def _library(*, eager: bool) -> str | None:

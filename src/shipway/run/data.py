@@ -10,11 +10,12 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from shipway.artifact import Artifact
-from shipway.codec import codec_named
+from shipway.codec import codec_named, decode
 from shipway.errors import InputError, NotFoundError
 from shipway.release.retention import in_parallel
 from shipway.release.trim import discard
@@ -126,16 +127,17 @@ def _read_into(place: Path, store: Store, artifact: Artifact, siblings: Mapping[
             pass
         return folder
     codec = codec_named(artifact.codec)
+    read = partial(decode, artifact.codec, what=f"{artifact.name} in {store.url(artifact.key)}")
     if not codec.suffix:
         # What brings its own name keeps it.
         place.mkdir()
         place /= artifact.key.rpartition("/")[2]
     if artifact.bytes <= ahead.SMALL:
         place.write_bytes(check(store, artifact, ahead.read(store, artifact, siblings.values())))
-        return codec.read(place)
+        return read(place)
     if artifact.bytes > LARGE and getattr(codec, "inert", False):
-        return read_while_checking(store, artifact, place, codec.read)
-    return codec.read(download(store, artifact, place))
+        return read_while_checking(store, artifact, place, read)
+    return read(download(store, artifact, place))
 
 
 def _room() -> Path:

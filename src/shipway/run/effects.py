@@ -50,7 +50,7 @@ class Effects:
         # Whoever can write to the store could have made this up: it is not to make a run trust a pickle.
         if any(artifact.codec == PICKLE.name for artifact in artifacts):
             raise IntegrityError("a pickle is not taken over from another run")
-        if any(set(note) - _REPEATABLE for note in notes):
+        if any(set(note) - _REPEATABLE for note in notes) or not all(map(_sound, notes)):
             raise IntegrityError("it holds what cannot be repeated")
         return cls(artifacts, notes)
 
@@ -138,6 +138,20 @@ class Noted:
             session.adopt(artifact, path)
         for note in self.effects.notes:
             session.journal.add(note)
+
+
+def _sound(note: Mapping[str, Any]) -> bool:
+    """Tell whether a line could stand in a journal, of which a run's record is made."""
+    metrics, source = note.get("metrics", {}), note.get("input")
+    if not isinstance(metrics, dict) or not all(type(value) in (int, float) for value in metrics.values()):
+        return False
+    if source is None:
+        return "input" not in note
+    return (
+        isinstance(source, dict)
+        and all(isinstance(value, str) for value in source.values())
+        and source.keys() >= {"name", "run", "key"}
+    )
 
 
 def _tasks(line: Mapping[str, Any]) -> Sequence[str]:

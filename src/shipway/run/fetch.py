@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, TypeVar
 
-from shipway.artifact import Artifact
+from shipway.artifact import MAX_SEGMENT, Artifact
 from shipway.digest import CHUNK, sha256_bytes, sha256_file
 from shipway.errors import IntegrityError
 from shipway.release.clone import reserve
@@ -26,9 +26,6 @@ AT_ONCE = 4
 
 MAX_INDEX = 32 << 20
 """An index of a folder that is longer is refused unread: 100,000 files need about 10 MB."""
-
-MAX_SEGMENT = 255
-"""Bytes of the longest name of a file that systems allow."""
 
 _T = TypeVar("_T")
 

@@ -106,6 +106,8 @@ def read_kept(store: Store, name: str) -> Kept:
             raise ValueError("of an unknown version")
         parts = tuple(_artifact(part, _folder(name)) for part in document["parts"])
         effects = Effects.from_json(document["effects"])
+        if not isinstance(document["expires"], str | None):
+            raise ValueError("it does not say when it expires")  # noqa: TRY004 - what is wrong is the data
         return Kept(str(document["task"]), document["value"], parts, effects, document["expires"])
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"{store.url(name)} is not a task's result: {error}") from None
@@ -257,7 +259,9 @@ def _artifact(part: Mapping[str, Any], folder: str) -> Artifact:
     sha256 = part["sha256"]
     if not is_sha256(sha256):
         raise ValueError("a part has no digest")
-    return Artifact("a task's result", f"{folder}/{sha256}{part['suffix']}", sha256, part["bytes"], part["codec"])
+    key = f"{folder}/{sha256}{part['suffix']}"
+    facts = {"key": key, "sha256": sha256, "bytes": part["bytes"], "codec": part["codec"]}
+    return Artifact.from_json({"name": "a task's result", **facts})
 
 
 def _remove(parts: Sequence[Part]) -> None:

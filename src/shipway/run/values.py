@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from shipway.codec import codec_for, codec_named
+from shipway.codec import codec_for, decode
 from shipway.codec.base import Codec, type_name
 from shipway.codec.objects import BYTES, FILE, PICKLE, SVG
 from shipway.codec.plain import JSON
@@ -103,7 +103,7 @@ def put_together(tree: Any, files: Sequence[tuple[str, Path]]) -> Any:
     try:
         return _up(tree, files)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise IntegrityError(f"it holds no value: {error}") from None
+        raise IntegrityError(f"it holds no value: {str(error)[:200]}") from None
 
 
 def _down(value: Any, part: Callable[[Any, Codec], int], above: tuple[int, ...]) -> Any:
@@ -224,12 +224,15 @@ def _read(file: tuple[str, Path]) -> Any:
     # Whoever can write to the store could have written the name of a codec that runs code.
     if name in _OTHERWISE:
         raise IntegrityError(f"codec {name} is not one of those that task results are kept with")
-    return codec_named(name).read(path)
+    return decode(name, path, "a part of it")
 
 
 def _read_moment(inner: Any) -> datetime:
     moment = datetime.fromisoformat(inner[0]).replace(fold=inner[2])
-    return moment.replace(tzinfo=ZoneInfo(inner[1])) if inner[1] else moment
+    try:
+        return moment.replace(tzinfo=ZoneInfo(inner[1])) if inner[1] else moment
+    except OSError as error:  # a name that is not one of a file
+        raise ValueError(f"there is no such time zone: {error.strerror}") from None
 
 
 def _read_numpy(inner: Any) -> Any:
