@@ -90,9 +90,16 @@ class Settings:
 
     @property
     def cache_folder(self) -> Path:
-        """Folder of this machine's cache of releases: `cache`, else where the system keeps caches."""
+        """Folder of this machine's cache of releases: `cache`, else where the system keeps caches.
+
+        Raises:
+            InputError: the setting names the home of somebody who is not there.
+        """
         if self.cache:
-            return self.project / Path(self.cache).expanduser()
+            try:
+                return self.project / Path(self.cache).expanduser()
+            except RuntimeError:
+                raise InputError(f"cache is {self.cache[:200]!r}, and there is no such home") from None
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shipway"
 
     @property
@@ -210,7 +217,9 @@ def convert(name: str, text: str, source: str) -> Any:
         try:
             return int(text)
         except ValueError:
-            raise InputError(f"{source} sets {name} to {text!r}, which is not a whole number") from None
+            raise InputError(f"{source} sets {name} to {text[:100]!r}, which is not a whole number") from None
+    if "\0" in text:
+        raise InputError(f"{source} sets {name} to a text with a NUL in it")
     return text
 
 
@@ -248,7 +257,7 @@ def _from_stack(state: Path) -> dict[str, Any]:
         values = {"api_url": str(stack["api_url"])}
         if stack.get("auth"):
             values["auth_string"] = str(json.loads((state / "secrets.json").read_text())["auth_string"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
     return values
 

@@ -7,6 +7,7 @@ import json
 import struct
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import msgspec
@@ -14,15 +15,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
-from tests.property.fuzzing import budget, damaged, documents, nearly, only, texts, values
+from tests.property.fuzzing import budget, damaged, documents, encoded, nearly, only, texts, values
 
 from shipway.artifact import check_name, key_path
 from shipway.deployment.parameters import check_parameters, parse_parameters
 from shipway.deployment.prefect2 import Translated, is_prefect2, translate
 from shipway.deployment.spec import DeploymentSpec, make_spec, read
 from shipway.digest import sha256_bytes
-from shipway.errors import DeploymentFileError, InputError, ParameterError
+from shipway.errors import DeploymentFileError, InputError, ParameterError, ShipwayError
 from shipway.settings import Settings
+from shipway.stack import StackFacts, facts
+from shipway.stack.secrets import Secrets
 from shipway.store.url import check_key, parse_address, parse_bucket_path
 from shipway.worker import wire
 
@@ -173,6 +176,49 @@ def test_settings(folder: Path, toml: bytes, profiles: bytes, stack: str, enviro
     if isinstance(found, Settings):
         assert isinstance(found.server_port, int)
         assert found.prefect_environment()["PREFECT_API_URL"]
+
+
+SECRETS = asdict(Secrets.random())
+STACK = {
+    "state": "ready", "api_url": "http://127.0.0.1:4200/api", "ui_url": "http://127.0.0.1:4200", "host": "127.0.0.1",
+    "auth": True, "store": {"kind": "s3", "endpoint_url": "http://127.0.0.1:4333", "bucket": "shipway"},
+    "supervisor": {"pid": 1 << 30, "created": 1.0},
+    "services": [{"name": "server", "state": "ready", "pid": 1 << 30, "created": 1.0, "port": 4200, "restarts": 0}],
+}  # fmt: skip
+DEEP = b"[" * 100_000
+
+
+@budget
+@given(documents(STACK), documents(SECRETS) | st.just(encoded(SECRETS)))
+@example(DEEP, encoded(SECRETS))
+@example(encoded(STACK), DEEP)
+@example(encoded({**STACK, "supervisor": {"pid": "7", "created": 1.0}}), encoded(SECRETS))
+@example(encoded({**STACK, "supervisor": {"pid": 1 << 70, "created": 1.0}}), encoded(SECRETS))
+@example(encoded({**STACK, "store": {"kind": "folder", "path": 7}}), encoded(SECRETS))
+@example(encoded({**STACK, "store": {"kind": "s3", "endpoint_url": "x"}}), encoded(SECRETS))
+def test_files_of_the_stack(folder: Path, stack: bytes, secrets: bytes) -> None:
+    project = folder / "stack"
+    project.mkdir(exist_ok=True)
+    state = Settings(project=project).make_state()
+    (project / "shipway.toml").write_text("")
+    for name, data in (("stack.json", stack), ("secrets.json", secrets)):
+        (state / name).write_bytes(data)
+        (state / name).chmod(0o600)
+    found = only(ShipwayError, lambda: Settings.load(project, {"PREFECT_HOME": str(folder / "none")}))
+    if isinstance(found, Settings):
+        assert found.api_url.strip() is not None
+        known = only(ShipwayError, lambda: facts(found))
+        if isinstance(known, StackFacts):
+            # What `status` does with it.
+            assert json.dumps([known.public(), known.running, [service.true_state for service in known.services]])
+
+
+@budget
+@given(st.sampled_from(["", "~", "~/x", "~nobody-of-that-name/x", "a\0b", "/x"]) | texts)
+@example("~nobody-of-that-name/x")
+def test_folders(text: str) -> None:
+    only(InputError, lambda: parse_address(text))
+    only(InputError, lambda: Settings(project=Path("/x"), cache=text).cache_folder)
 
 
 @budget

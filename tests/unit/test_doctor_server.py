@@ -79,10 +79,16 @@ def test_something_that_is_no_prefect_is_found() -> None:
     assert (finding.level, "/admin/version" in finding.what) == ("error", True)
 
 
-def test_a_server_that_is_away_is_found_and_its_password_is_not_told() -> None:
-    (finding,) = server(Settings(project=Path("/nowhere"), api_url="http://me:hunter2@127.0.0.1:9/api"))
+def test_a_server_that_is_away_is_found() -> None:
+    (finding,) = server(Settings(project=Path("/nowhere"), api_url="http://127.0.0.1:9/api"))
     assert finding.level == "error"
     assert finding.what == "no Prefect API answers at http://127.0.0.1:9/api"
+
+
+def test_a_password_in_the_address_is_found_and_not_told() -> None:
+    (finding,) = server(Settings(project=Path("/nowhere"), api_url="http://me:hunter2@127.0.0.1:9/api"))
+    assert finding.level == "error"
+    assert finding.what == "the address of the Prefect API holds a user or password"
     assert "hunter2" not in str(finding)
 
 

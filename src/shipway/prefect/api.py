@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
+import re
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -12,11 +14,23 @@ from email.message import Message
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from shipway.errors import ConflictError, NotFoundError, ServerError, ServerUnreachableError, ShipwayError
+from shipway.errors import (
+    ConflictError,
+    InputError,
+    NotFoundError,
+    ServerError,
+    ServerUnreachableError,
+    ShipwayError,
+)
+from shipway.prefect.answers import fault
 from shipway.settings import Settings
 
 TIMEOUT = 30.0
 PAGE = 200
+MAX_BYTES = 256 << 20
+"""An answer that is longer is not read to its end; Prefect's have a few hundred kilobytes."""
+
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Api:
@@ -27,13 +41,8 @@ class Api:
 
     def __init__(self, settings: Settings) -> None:
         self.url = settings.api_url.rstrip("/")
-        self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if settings.api_key:
-            self._headers["Authorization"] = f"Bearer {settings.api_key}"
-        elif settings.auth_string:
-            token = base64.b64encode(settings.auth_string.encode()).decode()
-            self._headers["Authorization"] = f"Basic {token}"
-        host = urllib.parse.urlsplit(self.url).hostname or ""
+        self._headers = {"Content-Type": "application/json", "Accept": "application/json", **_authorization(settings)}
+        host = _host(self.url)
         # A proxy named in the environment is for the network, never for this machine.
         local = (
             urllib.request.ProxyHandler({})
@@ -59,39 +68,49 @@ class Api:
     def greet(self) -> tuple[str, float | None]:
         """Return the server's version of Prefect, and its clock's seconds since 1970 where its answer tells them."""
         version, headers = self._answer("GET", "/admin/version")
-        told = headers.get("Date")
-        return str(version), parsedate_to_datetime(told).timestamp() if told else None
+        try:
+            return str(version), parsedate_to_datetime(headers["Date"]).timestamp()
+        except (TypeError, ValueError, OverflowError):
+            return str(version), None
 
     def _answer(self, method: str, path: str, body: Any = None) -> tuple[Any, Message]:
         data = None if body is None else json.dumps(body).encode()
         try:
             request = urllib.request.Request(f"{self.url}{path}", data=data, headers=self._headers, method=method)  # noqa: S310
             with self._opener.open(request, timeout=TIMEOUT) as answer:
-                text, headers = answer.read(), answer.headers
+                text, headers = answer.read(MAX_BYTES + 1), answer.headers
         except urllib.error.HTTPError as error:
             raise self._explain(error, path) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise ServerUnreachableError(
-                f"no Prefect API answers at {self.url} ({getattr(reason, 'strerror', None) or reason})",
+                f"no Prefect API answers at {self.url} ({str(getattr(reason, 'strerror', None) or reason)[:200]})",
                 hint="start one with `shipway up`, or set PREFECT_API_URL",
             ) from None
         try:
-            return json.loads(text) if text else None, headers
-        except ValueError:
+            answer = _read(text) if text else None
+        except (ValueError, RecursionError):
             raise ServerError(
                 f"{self.url} does not answer as a Prefect API does", hint="check PREFECT_API_URL; it ends in /api"
             ) from None
+        if found := fault(method, path, answer):
+            raise ServerError(
+                f"{self.url}{path} does not answer as a Prefect API does: {found}",
+                hint="check PREFECT_API_URL, and the version of that server",
+            )
+        return answer, headers
 
     def pages(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield every row of a `/filter` route."""
-        offset = 0
+        offset, before = 0, None
         while True:
             rows = self.request("POST", path, {**body, "limit": PAGE, "offset": offset})
+            if rows and rows == before:
+                raise ServerError(f"{self.url}{path} gives the same page again and again")
             yield from rows
             if len(rows) < PAGE:
                 return
-            offset += PAGE
+            offset, before = offset + PAGE, rows
 
     def find(self, path: str) -> dict[str, Any] | None:
         """GET something that may not exist."""
@@ -142,14 +161,17 @@ class Api:
         return self.find(f"/work_pools/{quote(pool)}/queues/{quote(name)}")
 
     def _explain(self, error: urllib.error.HTTPError, path: str) -> ShipwayError:
-        with error:
-            text = error.read(4096).decode(errors="replace")
+        try:
+            with error:
+                text = error.read(4096).decode(errors="replace")
+        except (OSError, http.client.HTTPException):
+            text = ""
         try:
             document = json.loads(text)
             found = document.get("detail") or document.get("exception_detail") or document.get("exception_message")
             # What was refused stands in the answer too, and may be a secret.
             detail = "; ".join(map(_refusal, found)) if isinstance(found, list) else str(found)
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, TypeError, RecursionError):
             detail = text.strip().splitlines()[0] if text.strip() else error.reason
         if error.code in (401, 403):
             return ServerError(
@@ -161,6 +183,62 @@ class Api:
             )
         kind = {404: NotFoundError, 409: ConflictError}.get(error.code, ServerError)
         return kind(f"{self.url}{path} answered {error.code}: {detail[:300]}")
+
+
+def _authorization(settings: Settings) -> dict[str, str]:
+    """Return the header that shows who asks.
+
+    Raises:
+        InputError: what is to be sent cannot be; it is not repeated.
+    """
+    try:
+        if settings.api_key:
+            # The words of the library that refuses such a header hold all of it.
+            if not settings.api_key.isascii() or not settings.api_key.isprintable():
+                raise ValueError
+            return {"Authorization": f"Bearer {settings.api_key}"}
+        if settings.auth_string:
+            return {"Authorization": f"Basic {base64.b64encode(settings.auth_string.encode()).decode()}"}
+    except ValueError:
+        name = "PREFECT_API_KEY" if settings.api_key else "PREFECT_API_AUTH_STRING"
+        raise InputError(f"{name} holds characters that cannot be sent", hint="set it again, on one line") from None
+    return {}
+
+
+def _host(url: str) -> str:
+    """Return the host of an API's address.
+
+    Raises:
+        InputError: it has none that can be read, or holds a password, which is not repeated.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, secret = parts.hostname or "", "@" in parts.netloc
+    except ValueError as error:
+        raise InputError(f"PREFECT_API_URL is no address: {error}", hint="write http://HOST:PORT/api") from None
+    if secret:
+        raise InputError(
+            "the address of the Prefect API holds a user or password",
+            hint="set PREFECT_API_AUTH_STRING to user:password instead, and PREFECT_API_URL without them",
+        )
+    return host
+
+
+def _read(data: bytes) -> Any:
+    """Read JSON in which every character is one.
+
+    Raises:
+        ValueError: it is too long, or not that.
+        RecursionError: it is nested too deeply.
+    """
+    if len(data) > MAX_BYTES:
+        raise ValueError("too long")
+    text = data.decode()
+    document = json.loads(text)
+    if _HALF.search(text):
+        # Half a character can be read and never be written or shown; this raises where there is one.
+        json.dumps(document, ensure_ascii=False).encode()
+    return document
 
 
 def quote(text: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from shipway.doctor import Check, Finding
 from shipway.doctor.stores import RETRY_SECONDS, skew, store
 from shipway.doctor.surroundings import plain
-from shipway.errors import ServerError, ServerUnreachableError, ShipwayError, StackError
+from shipway.errors import InputError, ServerError, ServerUnreachableError, ShipwayError, StackError
 from shipway.prefect.api import Api, quote
 from shipway.prefect.doctor_runs import overdue, pending, zombies
 from shipway.prefect.doctor_slots import slots
@@ -46,7 +46,11 @@ def checks(settings: Settings) -> Mapping[str, Check]:
 
 def server(settings: Settings, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
     """Ask the server for its version and its time."""
-    api, where = Api(settings), plain(settings.api_url)
+    try:
+        api, where = Api(settings), plain(settings.api_url)
+    except InputError as error:
+        yield Finding("server", "error", error.message, "no request can be sent", error.hint or "")
+        return
     before = clock()
     try:
         version, its_time = api.greet()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from shipway.errors import InputError, NotFoundError, ServerUnreachableError
@@ -10,11 +9,18 @@ from shipway.prefect.api import Api, quote
 from shipway.settings import Settings
 from shipway.store.base import Store
 from shipway.store.opening import open_store
-from shipway.store.url import StoreConfig, parse_bucket_path
+from shipway.store.url import StoreConfig, parse_bucket_path, parse_folder
 
 STACK_BLOCK = "stack"
 LOCAL_BLOCK = "local-file-system/shipway"
 KINDS = ("s3", "s3-bucket", "local-file-system")
+
+_NESTED = {"credentials", "aws_client_parameters"}
+_READ = _NESTED | {
+    "bucket_path", "bucket_name", "bucket_folder", "basepath", "endpoint_url", "region_name", "profile_name",
+    "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "minio_root_user", "minio_root_password",
+}  # fmt: skip
+"""What is read of a block of any of these kinds."""
 
 
 def store_of(settings: Settings, block: str) -> Store:
@@ -34,10 +40,25 @@ def store_config(settings: Settings, block: str) -> StoreConfig:
         raise InputError(
             f"{block!r} does not name a storage block", hint=f"write TYPE/NAME, TYPE one of {', '.join(KINDS)}"
         )
-    data = read_block(Api(settings), kind, name)
+    data = _texts(read_block(Api(settings), kind, name), block)
     if kind == "s3":
         return _ours(data)
     return _prefect_aws(data) if kind == "s3-bucket" else _folder(data, settings)
+
+
+def _texts(data: dict[str, Any], block: str) -> dict[str, Any]:
+    """Return a block's data if what is read of it is text, or an object of texts.
+
+    Raises:
+        InputError: it is not; its values, which may be secrets, are not repeated.
+    """
+    for name in data.keys() & _READ:
+        value = data[name]
+        if isinstance(value, dict) and name in _NESTED:
+            _texts(value, block)
+        elif value is not None and (not isinstance(value, str) or name in _NESTED):
+            raise InputError(f"block {block} describes no store: its {name} is malformed", hint="save it again")
+    return data
 
 
 def read_block(api: Api, kind: str, name: str) -> dict[str, Any]:
@@ -50,7 +71,7 @@ def read_block(api: Api, kind: str, name: str) -> dict[str, Any]:
     found = api.find(path)
     if found is None:
         rows = api.pages("/block_documents/filter", {"block_types": {"slug": {"any_": list(KINDS)}}})
-        names = sorted(f"{row['block_type']['slug']}/{row['name']}" for row in rows)
+        names = sorted(f"{row['block_type']['slug']}/{row['name']}" for row in rows if row["block_type"])
         hint = (
             f"there are {', '.join(names[:10])}"
             if names
@@ -123,5 +144,5 @@ def _prefect_aws(data: dict[str, Any]) -> StoreConfig:
 
 
 def _folder(data: dict[str, Any], settings: Settings) -> StoreConfig:
-    path = Path(data.get("basepath") or settings.state / "store").expanduser()
+    path = parse_folder(data.get("basepath") or str(settings.state / "store"))
     return StoreConfig(kind="folder", path=path if path.is_absolute() else settings.project / path)

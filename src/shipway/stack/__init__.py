@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from shipway.errors import InputError
 from shipway.settings import Settings
 from shipway.stack.secrets import Secrets, read_secrets
 from shipway.store.url import StoreConfig
@@ -128,7 +129,7 @@ def facts(settings: Settings) -> StackFacts | None:
         StackError: the stack's secrets cannot be trusted.
     """
     try:
-        text = settings.stack_file.read_text()
+        text = settings.stack_file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     secrets = read_secrets(settings.secrets_file)
@@ -136,7 +137,7 @@ def facts(settings: Settings) -> StackFacts | None:
         return None
     try:
         return _parse(json.loads(text), secrets)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError):
         return None
 
 
@@ -150,6 +151,12 @@ def write_facts(settings: Settings, stack: StackFacts) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _process(pid: Any, created: Any) -> ProcessFacts:
+    if type(pid) is not int or not 0 < pid < 1 << 31 or not isinstance(created, int | float):
+        raise ValueError("it names no process")
+    return ProcessFacts(pid, created)
 
 
 def s3_store(endpoint_url: str, secrets: Secrets) -> StoreConfig:
@@ -167,22 +174,22 @@ def s3_store(endpoint_url: str, secrets: Secrets) -> StoreConfig:
 def _parse(document: dict[str, Any], secrets: Secrets) -> StackFacts:
     store = document["store"]
     return StackFacts(
-        state=document["state"],
-        api_url=document["api_url"],
-        ui_url=document["ui_url"],
-        host=document["host"],
+        state=str(document["state"]),
+        api_url=str(document["api_url"]),
+        ui_url=str(document["ui_url"]),
+        host=str(document["host"]),
         auth_string=secrets.auth_string if document["auth"] else None,
-        store=s3_store(store["endpoint_url"], secrets)
+        store=s3_store(str(store["endpoint_url"]), secrets)
         if store["kind"] == "s3"
         else StoreConfig(kind="folder", path=Path(store["path"])),
-        supervisor=ProcessFacts(**document["supervisor"]),
+        supervisor=_process(document["supervisor"]["pid"], document["supervisor"]["created"]),
         services=tuple(
             ServiceFacts(
-                name=row["name"],
-                state=row["state"],
-                process=ProcessFacts(row["pid"], row["created"]) if row["pid"] else None,
-                port=row["port"],
-                restarts=row["restarts"],
+                name=str(row["name"]),
+                state=str(row["state"]),
+                process=_process(row["pid"], row["created"]) if row["pid"] else None,
+                port=None if row["port"] is None else int(row["port"]),
+                restarts=int(row["restarts"]),
             )
             for row in document["services"]
         ),

@@ -64,7 +64,7 @@ def read_secrets(path: Path) -> Secrets | None:
         return None
     except PermissionError:
         raise StackError(f"{path} cannot be read", hint=f"run `chmod 600 {path}` as its owner") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         # Never replaced by new ones: what was encrypted with the lost key would be lost with it.
         raise StackError(
             f"{path} is damaged", hint="restore it from a backup; without it the secrets in saved blocks cannot be read"

@@ -81,6 +81,21 @@ class StoreConfig:
         return (self.path.expanduser() / self.prefix).absolute()
 
 
+def parse_folder(text: str) -> Path:
+    """Read the path of a folder, in which `~` is somebody's home.
+
+    Raises:
+        InputError: nothing can lie there.
+    """
+    try:
+        if "\0" not in text:
+            return Path(text).expanduser()
+        reason = "it holds a NUL"
+    except RuntimeError:
+        reason = f"there is no home of {text.partition('/')[0][:80]}"
+    raise InputError(f"{text[:200]!r} is not a folder: {reason}", hint="write an absolute path")
+
+
 def parse_bucket_path(text: str) -> tuple[str, str]:
     """Split `BUCKET[/PREFIX]` into the two.
 
@@ -104,7 +119,7 @@ def parse_address(text: str) -> StoreConfig:
     if not text or "\0" in text:
         raise InputError(f"{text[:200]!r} is not the address of a store", hint="write s3://BUCKET/PREFIX or a folder")
     if not separator:
-        return StoreConfig("folder", path=Path(text).expanduser().absolute())
+        return StoreConfig("folder", path=parse_folder(text).absolute())
     if scheme == "s3":
         bucket, prefix = parse_bucket_path(rest)
         return StoreConfig("s3", bucket=bucket, prefix=prefix)
