@@ -164,5 +164,6 @@ def _of_rows(kind: str, answer: Any) -> str | None:
 def _of_row(kind: str, row: Any) -> str | None:
     if not isinstance(row, dict):
         return f"one of the {kind.replace('_', ' ')} is no object"
-    found = _ROWS[kind].fault(row)
+    # Of what commands do not read nothing is asked.
+    found = _ROWS.get(kind, _object).fault(row)
     return f"{found!r} of one of the {kind.replace('_', ' ')} is not as it should be" if found else None
