@@ -58,6 +58,10 @@ Secret(value=sys.stdin.read()).save("sweep")
 """
 
 
+ON_COMMAND_LINES = ("parameter", "store address")
+"""What a person has typed there, who is told not to."""
+
+
 def mark() -> str:
     return f"mark{secrets.token_hex(12)}"
 
@@ -164,9 +168,16 @@ def test_no_secret_is_where_it_should_not_be(place: Shell, tmp_path: Path, herme
             "database address": mark(),
             "file .env": mark(),
             "wrong auth string": mark(),
+            "API key": mark(),
+            "API address": mark(),
+            "Prefect database address": mark(),
+            "MLflow address": mark(),
+            "MLflow password": mark(),
+            "MLflow token": mark(),
+            "store address": mark(),
         }
         bucket = foreign.new_bucket()
-        with Watch({name: value for name, value in marks.items() if name != "parameter"}) as watch:
+        with Watch({name: value for name, value in marks.items() if name not in ON_COMMAND_LINES}) as watch:
             said = put_in(place, marks, foreign.endpoint_url, bucket)
         settings = Settings.load(place.folder, {})
         own = json.loads(settings.secrets_file.read_text())
@@ -224,8 +235,25 @@ def put_in(place: Shell, marks: dict[str, str], endpoint: str, bucket: str) -> l
     (place.folder / "shipway.toml").write_text(toml)
     refused(3, "up", "--detach", SHIPWAY_DATABASE_URL=f"mysql://me:{marks['database address']}@127.0.0.1/x")
 
-    call("up", "--detach", "--auth", MARKED_TOKEN=marks["environment of the worker"])
+    mysql = f"mysql://me:{marks['Prefect database address']}@127.0.0.1/x"
+    refused(3, "up", "--detach", PREFECT_API_DATABASE_CONNECTION_URL=mysql)
+
+    # Nobody answers there, and a run says so.
+    tracking = {
+        "MLFLOW_TRACKING_URI": f"http://me:{marks['MLflow address']}@127.0.0.1:9",
+        "MLFLOW_TRACKING_USERNAME": "me",
+        "MLFLOW_TRACKING_PASSWORD": marks["MLflow password"],
+        "MLFLOW_TRACKING_TOKEN": marks["MLflow token"],
+        "SHIPWAY_MLFLOW_SECONDS": "1",
+    }
+    call("up", "--detach", "--auth", MARKED_TOKEN=marks["environment of the worker"], **tracking)
     refused(5, "ls", PREFECT_API_AUTH_STRING=f"me:{marks['wrong auth string']}")
+    refused(5, "ls", PREFECT_API_KEY=marks["API key"])
+    refused(3, "ls", PREFECT_API_KEY=f"{marks['API key']}\n")
+    refused(3, "ls", PREFECT_API_URL=f"http://me:{marks['API address']}@127.0.0.1:9/api")
+    address = f"s3://me:{marks['store address']}@bucket"
+    refused(3, "models", SHIPWAY_STORE=address)
+    refused(3, "block", "s3", "wrong", "--bucket-path", address, "--stack")
     keys: dict[str, Any] = {
         "AWS_ACCESS_KEY_ID": marks["access key of a block"],
         "AWS_SECRET_ACCESS_KEY": marks["secret key of a block"],
@@ -255,9 +283,27 @@ def put_in(place: Shell, marks: dict[str, str], endpoint: str, bucket: str) -> l
         ("get", "good", "result", "-"),
         ("status", "--json"),
         ("verify", "-sb", "s3/marked"),
+        ("status",),
+        ("inspect", "sweep/it", "--json"),
+        ("releases", "sweep/it", "--json"),
+        ("runs",),
+        ("show", "bad", "--json"),
+        ("why", "good"),
+        ("why", "good", "--json"),
+        ("report", "good", "--no-open"),
+        ("report", "--no-open"),
+        ("verify", "-sb", "s3/marked", "--json"),
         ("logs", "--lines", "100000"),
     ):
         call(*command)
+    # It finds something in an environment like this one, and says it without the value.
+    doors = {**tracking, "PREFECT_SERVER_DATABASE_CONNECTION_URL": mysql, "SHIPWAY_STORE": address}
+    for options in ((), ("--json",)):
+        done = place("doctor", *options, **doors)
+        assert done.returncode in (0, 1), done.stderr
+        assert "Traceback" not in done.stderr
+        said.extend((done.stdout, done.stderr))
+    refused(13, "mlflow", "sync", "-sb", "s3/marked", **tracking)
     return said
 
 

@@ -77,11 +77,13 @@ def stores(settings: Settings) -> Iterator[Finding]:
     try:
         opened = open_store(store_config(settings, block), retry_seconds=RETRY_SECONDS)
     except ShipwayError as error:
-        name = block.partition("/")[2]
+        # Somebody may have put an address with keys in it there.
+        told = block if "@" not in block else "of the setting store"
+        name = block.partition("/")[2] if told == block else "NAME"
         yield Finding(
             "store",
             "error",
-            f"block {block}: {error.message}",
+            f"block {told}: {error.message}",
             error.hint or "",
             f"shipway block s3 {name} --bucket-path BUCKET",
         )

@@ -37,8 +37,10 @@ def store_config(settings: Settings, block: str) -> StoreConfig:
     """Return what a block says about its store; raises as `store_of` does."""
     kind, slash, name = block.partition("/")
     if not slash or not name or kind not in KINDS:
+        # An address with keys in it is not repeated.
+        what = "an address" if "@" in block else repr(block[:100])
         raise InputError(
-            f"{block!r} does not name a storage block", hint=f"write TYPE/NAME, TYPE one of {', '.join(KINDS)}"
+            f"{what} does not name a storage block", hint=f"write TYPE/NAME, TYPE one of {', '.join(KINDS)}"
         )
     data = _texts(read_block(Api(settings), kind, name), block)
     if kind == "s3":

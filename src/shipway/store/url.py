@@ -137,6 +137,9 @@ def check_bucket(name: str) -> None:
     Raises:
         InputError: the name breaks one.
     """
+    if "@" in name:
+        # The name itself is not repeated: it holds a secret.
+        raise InputError("the address of a store may not hold a user or keys", hint="keys go into its block")
     rule = None
     if not 3 <= len(name) <= 63:
         rule = "it must have 3 to 63 characters"
