@@ -239,7 +239,7 @@ def put_in(place: Shell, marks: dict[str, str], endpoint: str, bucket: str) -> l
     refused(3, "up", "--detach", PREFECT_API_DATABASE_CONNECTION_URL=mysql)
 
     # Nobody answers there, and a run says so.
-    tracking = {
+    tracking: dict[str, Any] = {
         "MLFLOW_TRACKING_URI": f"http://me:{marks['MLflow address']}@127.0.0.1:9",
         "MLFLOW_TRACKING_USERNAME": "me",
         "MLFLOW_TRACKING_PASSWORD": marks["MLflow password"],
@@ -297,9 +297,9 @@ def put_in(place: Shell, marks: dict[str, str], endpoint: str, bucket: str) -> l
     ):
         call(*command)
     # It finds something in an environment like this one, and says it without the value.
-    doors = {**tracking, "PREFECT_SERVER_DATABASE_CONNECTION_URL": mysql, "SHIPWAY_STORE": address}
-    for options in ((), ("--json",)):
-        done = place("doctor", *options, **doors)
+    doors: dict[str, Any] = {**tracking, "PREFECT_SERVER_DATABASE_CONNECTION_URL": mysql, "SHIPWAY_STORE": address}
+    for form in ((), ("--json",)):
+        done = place("doctor", *form, **doors)
         assert done.returncode in (0, 1), done.stderr
         assert "Traceback" not in done.stderr
         said.extend((done.stdout, done.stderr))

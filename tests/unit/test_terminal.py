@@ -18,7 +18,18 @@ from hypothesis import strategies as st
 from shipway.cli.output import echo, print_json, print_table, say
 from shipway.terminal import visible
 
-ORDERS = ("\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "\x9d0;title\x9c", "\r", "\b", "\0", "\x7f", "\u202e", "\u2066")
+ORDERS: tuple[str, ...] = (
+    "\x1b[2J",
+    "\x1b]0;title\x07",
+    "\x9b31m",
+    "\x9d0;title\x9c",
+    "\r",
+    "\b",
+    "\0",
+    "\x7f",
+    "\u202e",
+    "\u2066",
+)
 ORDERS += ("\u2028", "\udc9b")
 
 
