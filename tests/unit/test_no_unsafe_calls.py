@@ -98,7 +98,8 @@ def test_the_rules_of_ruff_on_security_are_on() -> None:
     assert "S" in rules["select"]
     # Subprocesses get lists, never a shell: that is what the scan above holds against them.
     assert [rule for rule in rules["ignore"] if rule in ("S", "S603", "S607") or rule[:2] == "S1"] == ["S603", "S607"]
-    assert not [path for path in rules["per-file-ignores"] if path.startswith("src") and path != "src/shipway/cli/**"]
+    let_off = {path: set(codes) for path, codes in rules["per-file-ignores"].items() if path.startswith("src")}
+    assert not [code for codes in let_off.values() for code in codes if code.startswith("S")]
 
 
 def test_arrays_are_read_without_pickle() -> None:

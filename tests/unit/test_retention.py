@@ -390,7 +390,7 @@ class Server:
 
     def answer(self, path: str, body: dict[str, Any]) -> Any:
         if path == "/block_types/slug/local-file-system/block_documents/name/it":
-            return {"data": {"basepath": str(self.basepath)}}
+            return {"id": "b", "data": {"basepath": str(self.basepath)}}
         if path == "/flow_runs/filter":
             return self.page(body)
         return {"/deployments/filter": self.deployments, "/flows/filter": [{"id": "f", "name": "train"}]}.get(path)
@@ -438,7 +438,8 @@ def api(answers: Server) -> Iterator[str]:
 def run(number: int, *, minute: int, stamp: str = "1.0", id: str | None = None) -> dict[str, Any]:  # noqa: A002
     """Return a run as the API does."""
     due = f"2026-01-02T03:{minute:02}:00.000000Z"
-    return {"id": id or f"{number:032x}", "deployment_version": stamp, "expected_start_time": due}
+    needed = {"name": "it", "flow_id": "f", "parameters": {}, "total_run_time": 0.0}
+    return {"id": id or f"{number:032x}", "deployment_version": stamp, "expected_start_time": due, **needed}
 
 
 def test_no_run_is_passed_over_because_others_end(tmp_path: Path) -> None:
@@ -457,7 +458,8 @@ def test_no_run_is_passed_over_because_others_end(tmp_path: Path) -> None:
 def test_the_command(place: Place, tmp_path: Path) -> None:
     stamped, deployed, unneeded = (place.release(text) for text in "abc")
     server = Server(tmp_path / "store")
-    server.deployments = [{"id": "d", "flow_id": "f", "name": "daily", "version": str(deployed)}]
+    needed: dict[str, Any] = {"tags": [], "parameters": {}, "schedules": []}
+    server.deployments = [{"id": "d", "flow_id": "f", "name": "daily", "version": str(deployed), **needed}]
     move_pointer(place.store, "train", "elsewhere", place.release("d", EPOCH))
     with api(server) as url:
 
