@@ -114,5 +114,15 @@ def unseal_text(data: bytes) -> dict[str, Any]:
     return found
 
 
+def seal_page(html: bytes) -> bytes:
+    """Put its digest behind an HTML page, in a comment."""
+    return html + b"<!-- sha256 of all before: %s -->\n" % sha256_bytes(html).encode()
+
+
+def is_sealed_page(data: bytes) -> bool:
+    """Tell whether a page is as `seal_page` left it."""
+    return data == seal_page(data[: -len(seal_page(b""))])
+
+
 def _lines(document: Mapping[str, Any]) -> bytes:
     return (json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -28,6 +28,7 @@ MAX_LINK = 4096
 MAX_FOLDERS = 200_000
 """A tree has no more folders. Without a limit a manifest of 32 MiB could name 15 million, and fill the memory."""
 
+_SEAL = b'{"seal":"'
 _CODE = re.compile(r"code/[0-9]{1,9}/(blobs|packs)/[0-9a-f]{64}")
 _DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[1-9¹²³]) *(\..*)?", re.IGNORECASE)
 _PLAIN = re.compile(
@@ -82,6 +83,11 @@ class Manifest:
         """Encode as canonical JSON."""
         contents = {sha: [where.key, where.offset] for sha, where in self.contents.items()}
         return canonical_json({"version": FORMAT, "tree": _rows(self.entries), "contents": contents})
+
+    def sealed(self) -> bytes:
+        """Encode with a digest of it all, as it is stored: the release id is that of the tree alone."""
+        data = self.to_bytes()
+        return _SEAL + sha256_bytes(data).encode() + b'",' + data[1:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +152,8 @@ def parse(data: bytes, *, expected: str) -> Manifest:
     what = f"the manifest of release {expected[:12]}"
     if len(data) > MAX_BYTES:
         raise IntegrityError(f"{what} is longer than {MAX_BYTES} bytes", hint=HINT)
+    if data.startswith(_SEAL):
+        data = _unsealed(data, what)
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
@@ -233,7 +241,17 @@ def _rows(entries: Iterable[Entry]) -> list[list[Any]]:
     return [[e.path, e.mode, e.size, e.sha256] for e in sorted(entries, key=lambda e: e.path.encode())]
 
 
+def _unsealed(data: bytes, what: str) -> bytes:
+    digest, rest = data[len(_SEAL) :][:64], data[len(_SEAL) + 64 :]
+    text = b"{" + rest.removeprefix(b'",')
+    if sha256_bytes(text).encode() != digest or not rest.startswith(b'",'):
+        raise IntegrityError(f"{what} does not match its seal", hint=HINT)
+    return text
+
+
 def _read(document: Any) -> Manifest:
+    if unknown := document.keys() - {"version", "tree", "contents"}:
+        raise ValueError(f"{str(min(unknown))[:100]!r} is unknown")
     entries = tuple(_entry(*row) for row in document["tree"])
     paths = {entry.path for entry in entries}
     if len(paths) != len(entries):

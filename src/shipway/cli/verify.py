@@ -24,7 +24,7 @@ SHOWN = 3
 @block_option
 @json_option
 def command(block: str | None, as_json: bool) -> None:
-    """Read every release, run record, artifact, model and kept result, and compare it with its digest.
+    """Read every release, run record, artifact, model, kept result and page, and compare it with its digest.
 
     Nothing is changed. What is missing or damaged is listed with those who need it.
     """
@@ -41,7 +41,8 @@ def command(block: str | None, as_json: bool) -> None:
         echo(
             f"{store.address}: {_count(report.deployments, 'deployment')}, {_count(report.releases, 'release')}, "
             f"{_count(report.runs, 'run')} with {_count(report.artifacts, 'artifact')}, "
-            f"{f'{report.models} versions of models, ' if report.models else ''}{size(report.bytes)}"
+            f"{f'{report.models} versions of models, ' if report.models else ''}"
+            f"{_count(report.pages, 'page') + ', ' if report.pages else ''}{size(report.bytes)}"
         )
         if report.findings:
             print_table(("PROBLEM", "OF", "LOST", "NEEDED BY", "OBJECT"), [_row(item) for item in report.findings])

@@ -13,7 +13,7 @@ from shipway.deployment.words import describe_schedule
 from shipway.errors import ShipwayError, StoreError
 from shipway.prefect.api import Api
 from shipway.prefect.labels import release_of
-from shipway.prefect.pages import run_url
+from shipway.prefect.pages import kept_page, run_url
 from shipway.prefect.runs import data_folder, list_runs
 from shipway.prefect.stores import default_block, store_of
 from shipway.release.retention import in_parallel
@@ -155,7 +155,9 @@ def write_page(path: Path, html: bytes) -> None:
 def _bring(folder: Path, wanted: tuple[Store, str]) -> str | None:
     store, key = wanted
     try:
-        write_page(local_page(folder, key), store.read(key))
+        html = kept_page(store, key)
+        if html is not None:
+            write_page(local_page(folder, key), html)
     except (StoreError, OSError):
         return None
-    return key
+    return key if html is not None else None

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from shipway.digest import is_sealed_page, seal_page
 from shipway.errors import NotFoundError, ObjectNotFoundError, StoreError
 from shipway.prefect.api import Api
 from shipway.prefect.labels import release_of
@@ -59,7 +60,7 @@ def store_page(api: Api, record: RunRecord, store: Store, tasks: Iterable[TaskFa
         page = collect(record, store, server)
         verdict = " ".join((page.verdict.word, *page.verdict.reasons[:1]))
         key = page_key(folder_of(record))
-        store.put(key, render(page).encode())
+        store.put(key, seal_page(render(page).encode()))
         return verdict, store.url(key)
     except Exception as error:  # noqa: BLE001 - see above
         _log.warning("the run's page was not made, `shipway report %s` makes it: %s", record.run_name, error)
@@ -102,7 +103,7 @@ def find_page(api: Api, run: Mapping[str, Any], settings: Settings, *, fresh: bo
     try:
         block = store_block(api, run, settings)
         store = store_of(settings, block) if block else None
-        if store and completed and not fresh and (kept := _kept(store, page_key(folder))):
+        if store and completed and not fresh and (kept := kept_page(store, page_key(folder))):
             return FoundPage(kept, page_key(folder), store.url(page_key(folder)), store, made=False)
         record = find_record(store, folder) if store and run["state_type"] in ("COMPLETED", *BROKEN) else None
     except (StoreError, NotFoundError):
@@ -114,7 +115,7 @@ def find_page(api: Api, run: Mapping[str, Any], settings: Settings, *, fresh: bo
     server = server_facts(api, run)
     if store is None or record is None:
         return FoundPage(render(collect_without(server)).encode(), page_key(folder), "", store, made=True)
-    html = render(collect(record, store, server, eager=True)).encode()
+    html = seal_page(render(collect(record, store, server, eager=True)).encode())
     key = page_key(folder_of(record))
     address = ""
     if completed:
@@ -128,11 +129,13 @@ def neighbours(html: bytes) -> list[str]:
     return [f"reports/{found.decode()}" for found in dict.fromkeys(_LINK.findall(html))]
 
 
-def _kept(store: Store, key: str) -> bytes | None:
+def kept_page(store: Store, key: str) -> bytes | None:
+    """Return a page as it was kept; None where there is none, or not as it was written: it can be made again."""
     try:
-        return store.read(key)
+        html = store.read(key)
     except ObjectNotFoundError:
         return None
+    return html if is_sealed_page(html) else None
 
 
 def run_url(api: Api, run_id: str) -> str:

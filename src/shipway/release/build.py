@@ -84,7 +84,7 @@ def build(
     upload = _Upload(scan.folder, store, epoch, memory, progress or (lambda *_counts: None))
     contents |= upload.send(wanted)
     manifest = Manifest(scan.entries, {entry.sha256: contents[entry.sha256] for entry in scan.entries})
-    data = manifest.to_bytes()
+    data = manifest.sealed()
     if len(data) > MAX_BYTES:
         count = len(scan.entries)
         raise FolderError(f"{scan.folder} holds {count} files, too many", hint="leave out data with an ignore file")

@@ -29,7 +29,7 @@ class Finding:
     """One object that is not what it should be, as one of those who need it is affected.
 
     Attributes:
-        kind: who needs it: `deployment`, `release`, `run`, `model` or `result` (what a task returned).
+        kind: who needs it: `deployment`, `release`, `run`, `model`, `result` (what a task returned) or `page`.
         name: which one.
         problem: `missing` or `damaged`.
         key: the object.

@@ -14,6 +14,7 @@ from shipway.release.verify import DAMAGED, MISSING, Finding, check_releases, ha
 from shipway.run.record import RunRecord
 from shipway.run.references import deployment_of, is_record, read_pointers, read_records
 from shipway.run.verify_models import Made, check_models, made_by
+from shipway.run.verify_pages import check_pages
 from shipway.run.verify_results import check_results
 from shipway.store.base import Store
 
@@ -31,6 +32,7 @@ class Report:
         runs: number of run records.
         artifacts: number of artifacts in them.
         models: number of versions of models in them.
+        pages: number of pages of runs.
         bytes: bytes of files and artifacts that were compared with their digests.
         findings: what is missing or damaged; empty when all is well.
     """
@@ -40,6 +42,7 @@ class Report:
     runs: int
     artifacts: int
     models: int
+    pages: int
     bytes: int
     findings: tuple[Finding, ...]
 
@@ -84,6 +87,8 @@ class _Verification:
         models, wrong = check_models(self.store, self.models)
         self.findings += wrong
         self.findings += check_results(self.store)
+        pages, wrong = check_pages(self.store)
+        self.findings += wrong
         for version, names in self.runs.items():
             more = self.run_count[version] - len(names)
             users[version] += [*names, *([f"{more} more runs"] if more else [])]
@@ -94,7 +99,7 @@ class _Verification:
             found = [item for item in found if (version := Version.parse(item.name)) in still or version in self.runs]
         self.findings += found
         findings = tuple(self.findings)
-        return Report(deployments, len(users), self.records, self.artifacts, models, self.done, findings)
+        return Report(deployments, len(users), self.records, self.artifacts, models, pages, self.done, findings)
 
     def _referrers(self, findings: list[Finding]) -> tuple[int, defaultdict[Version, list[str]]]:
         """Return the number of pointers, and the releases that pointers refer to, with the deployments that do."""
