@@ -7,6 +7,8 @@ import uuid
 from pathlib import Path
 
 from shipway.prefect.api import Api
+from shipway.prefect.pages import find_page
+from shipway.prefect.runs import find_run
 from shipway.settings import Settings
 from tests.acceptance.conftest import Shell, one_line, wait_until
 from tests.unit.pages import read
@@ -18,6 +20,9 @@ import shipway
 @task
 def measure(n: int) -> int:
     if n < 0:
+        shipway.report.verdict("stopped", "what it was given cannot be right", level="bad")
+        shipway.report.section("Checks", "One of them failed.", [{"check": "n is positive", "result": "failed"}])
+        shipway.log_metrics({"checked": 7})
         raise ValueError("n is <b>negative</b>")
     shipway.report.section("How good it is", "Measured in a task.", [{"n": n, "result": "passed"}])
     return n
@@ -47,7 +52,7 @@ def test_the_page_of_a_run(project: Shell, tmp_path: Path) -> None:
     # It is made when the run has completed, which `--watch` does not wait for.
     wait_until(lambda: len(api.request("POST", "/artifacts/filter", wanted)) == 2)
     rows = {row["type"]: row["data"] for row in api.request("POST", "/artifacts/filter", wanted)}
-    for words in ("**Promoted 41.26 against 41.64**", "| score | 41.26 |", f"`shipway report {name}`", "/run.json"):
+    for words in ("**Promoted 41.26 against 41.64**", "| score | 41.26 |", f"shipway report {name}\n", "/run.json"):
         assert words in rows["markdown"]
 
     path = tmp_path / "page.html"
@@ -81,11 +86,26 @@ def test_the_page_of_a_run(project: Shell, tmp_path: Path) -> None:
     assert "Measured in a task." in read(Path(anew["path"]).read_text()).text
 
     assert project("run", f"{flow}/daily", "-p", "n=-1", "--name", f"bad-{flow}", "--watch").returncode == 1
+    bad = project.json("show", f"bad-{flow}")["id"]
+    wanted = {"artifacts": {"flow_run_id": {"any_": [bad]}, "type": {"any_": ["markdown"]}}}
+    # It is kept when the run has failed, which `--watch` does not wait for.
+    wait_until(lambda: len(api.request("POST", "/artifacts/filter", wanted)) == 1)
+    [link] = api.request("POST", "/artifacts/filter", wanted)
+    for words in ("**stopped what it was given cannot be right**", "| checked | 7 |", f"shipway report bad-{flow}\n"):
+        assert words in link["data"]
     failed = project.json("report", f"bad-{flow}")
-    assert (failed["state"], failed["address"], failed["made"]) == ("Failed", None, True)
+    assert (failed["state"], failed["made"]) == ("Failed", False)
+    assert failed["address"] in link["data"]
     reader = read(Path(failed["path"]).read_text())
-    assert "ValueError: n is <b>negative</b>" in reader.text
+    for words in ("stopped", "what it was given cannot be right", "n is positive", "ValueError: n is <b>negative</b>"):
+        assert words in reader.text, words
+    assert "Nothing of it was committed" in reader.text
     assert not reader.all("b")
+    # A page of an attempt before is not that of the run as it failed.
+    found = find_run(api, bad)
+    settings = Settings.load(project.folder, project.environment)
+    assert not find_page(api, found, settings, fresh=False).made
+    assert find_page(api, {**found, "run_count": 2}, settings, fresh=False).made
 
     overview = json.loads(project.ok("report", "--json"))
     reader = read(Path(overview["path"]).read_text())

@@ -229,6 +229,22 @@ def test_data_without_a_record_goes_after_the_days_kept(place: Place) -> None:
     assert gone.isdisjoint(place.names())
 
 
+def test_the_page_of_a_run_that_failed_goes_after_the_days_kept(place: Place) -> None:
+    completed, failed, recent = (digit * 32 for digit in "123")
+    record = place.record(completed)
+    pages = []
+    for run_id in (completed, failed, recent):
+        folder = run_folder("train", datetime(2026, 1, 2, tzinfo=UTC), "run", run_id)
+        pages.append(f"reports/{folder.removeprefix('runs/')}.html")
+        place.store.put(pages[-1], b"<html>")
+    for key in (record, *pages[:2]):
+        place.date(key, 40)
+    live = Live(runs=frozenset({failed[-8:]}))
+    assert place.collect(live=lambda: live).removed["run data"].keys == []
+    assert place.collect().removed["run data"].keys == [pages[1]]
+    assert place.names("reports/") == {pages[0], pages[2]}
+
+
 def test_what_a_record_does_not_name_goes_and_the_rest_stays(place: Place) -> None:
     run = "1" * 32
     failed, replaced, saved = (place.save(run, path) for path in ("1/a.json", "2/a.txt", "2/a.json"))

@@ -128,6 +128,10 @@ def _run(flow: Flow[..., Any], flow_run: FlowRun, code: Code | None = None) -> N
     try:
         with watch(str(flow_run.id), keeper.tasks):
             _drive(flow, run_flow(flow, flow_run=flow_run, error_logger=error_logger))
+    except Exception as error:
+        # A run that is cancelled or loses its worker ends otherwise, and is to end at once.
+        keeper.failed(error)
+        raise
     finally:
         keeper.close()
         keeper.publish()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import traceback
 import types
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -16,17 +17,20 @@ from prefect.flows import Flow
 from prefect.futures import PrefectFuture
 from prefect.logging.loggers import flow_run_logger
 
+from shipway.errors import StoreUnreachableError
 from shipway.mlflow.mirror import mirror_committed
 from shipway.model.commit import commit
 from shipway.prefect.api import Api
 from shipway.prefect.handover import Code
 from shipway.prefect.kept import find_kept
 from shipway.prefect.labels import AFTER, REPRODUCES, RESUMES, label
-from shipway.prefect.links import publish
+from shipway.prefect.links import publish, publish_failed
+from shipway.prefect.pages import ERROR_LINES, MAX_LINE
 from shipway.prefect.results import TaskResults, keep_results, keeping
 from shipway.prefect.stores import store_of
 from shipway.release.cache import Cache
-from shipway.report.facts import TaskFacts
+from shipway.report.documents import said_in
+from shipway.report.facts import Said, TaskFacts
 from shipway.run.order import Order
 from shipway.run.record import RunRecord
 from shipway.run.session import Session, activate
@@ -116,6 +120,8 @@ class _Keeper:
         self.workspace = workspace
         self.results: TaskResults | None = None
         self.saved: tuple[RunRecord, Session] | None = None
+        self.said = Said()
+        self.error: tuple[str, ...] | None = None
         self.tasks: dict[str, TaskFacts] = {}
         # The run's code came from it.
         self.store = open_store(code.store, known=True) if code else store_of(settings, workspace.store)
@@ -139,8 +145,18 @@ class _Keeper:
         if kept := find_kept(str(self.flow_run.id)):
             kept.results.close()
 
+    def failed(self, error: Exception) -> None:
+        """Note that the run has ended with an error."""
+        if isinstance(error, StoreUnreachableError):
+            return  # nor would its page arrive
+        lines = "".join(traceback.format_exception(error)).splitlines()
+        self.error = tuple(line[:MAX_LINE] for line in lines[-ERROR_LINES:])
+
     def publish(self) -> None:
-        """Show in the UI, and in MLflow, what was saved: when the run has completed, as nobody is to wait for that."""
+        """Show in the UI, and in MLflow, what was saved: when the run has ended, as nobody is to wait for that."""
+        if self.error is not None and not self.saved:
+            api, tasks = Api(self.settings), self.tasks.values()
+            publish_failed(api, self.flow_run, self.flow.name, self.store, self.said, tasks, self.error)
         if self.saved:
             record, session = self.saved
             publish(Api(self.settings), record, session, self.tasks.values())
@@ -234,9 +250,11 @@ class _Attempt:
         if self.kept:
             self.kept.results.join(completes=True)
 
-    def __exit__(self, *_exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_exc: object) -> None:
         self.stack.close()
         if self.session is not None:
+            if self.keeper.saved is None and (kind is None or issubclass(kind, Exception)):
+                self.keeper.said = said_in(self.session)
             if self.kept:
                 # Of a run that failed its results are what is left; where it completed none is waited for here.
                 self.kept.results.join(completes=False)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prefect.client.schemas.objects import FlowRun
 
 from shipway.artifact import segment
 from shipway.errors import ShipwayError
 from shipway.prefect.api import Api
-from shipway.prefect.pages import store_page
-from shipway.report.facts import TaskFacts
+from shipway.prefect.pages import store_failed_page, store_page
+from shipway.report.facts import Said, TaskFacts
 from shipway.report.words import number
 from shipway.run.record import RunRecord
 from shipway.run.session import Session
+from shipway.store.base import Store
 
 MAX_ROWS = 500
 MAX_METRICS = 50
@@ -39,7 +43,7 @@ def publish(api: Api, record: RunRecord, session: Session, tasks: Iterable[TaskF
         }
         for a in record.artifacts[:MAX_ROWS]
     ]
-    flow = segment(record.flow).lower().replace("_", "-").replace(".", "-").replace("=", "-")
+    flow = _key(record.flow)
     table = {
         "key": f"{flow}-data",
         "type": "table",
@@ -53,20 +57,62 @@ def publish(api: Api, record: RunRecord, session: Session, tasks: Iterable[TaskF
         "data": _summary(record, verdict, page, store.url(f"{session.order.folder}/run.json")),
     }
     for body in (table, summary) if rows else (summary,):
-        try:
-            api.request("POST", "/artifacts/", body | {"flow_run_id": record.run_id})
-        except ShipwayError as error:
-            _log.warning("the UI will not show what was saved: %s", error)
+        _post(api, record.run_id, body)
+
+
+def publish_failed(
+    api: Api, run: FlowRun, flow: str, store: Store, said: Said, tasks: Iterable[TaskFacts], error: Iterable[str]
+) -> None:
+    """Keep the page of a run that has failed, and make a markdown artifact that says so.
+
+    Args:
+        api: the server.
+        run: the run.
+        flow: its flow's name.
+        store: where its data would lie.
+        said: what its flow had said for the page.
+        tasks: its task runs.
+        error: lines that tell of the error.
+    """
+    if kept := store_failed_page(api, str(run.id), store, said, tasks, error):
+        verdict, page = kept
+        lines = [f"**{_plain(verdict)}**", "", *_metrics(said.metrics), *_opened(run.name, page)]
+        body = {
+            "key": f"{_key(flow)}-report",
+            "type": "markdown",
+            "description": "How the run failed, and where its page is",
+            "data": "\n".join(lines),
+        }
+        _post(api, str(run.id), body)
+
+
+def _post(api: Api, run_id: str, body: Mapping[str, Any]) -> None:
+    try:
+        api.request("POST", "/artifacts/", {**body, "flow_run_id": run_id})
+    except ShipwayError as error:
+        _log.warning("the UI will not show what came of the run: %s", error)
+
+
+def _key(flow: str) -> str:
+    return segment(flow).lower().replace("_", "-").replace(".", "-").replace("=", "-")
 
 
 def _summary(record: RunRecord, verdict: str, page: str, address: str) -> str:
-    lines = [f"**{_plain(verdict)}**", ""]
-    if record.metrics:
-        shown = list(record.metrics.items())[:MAX_METRICS]
-        lines += ["| metric | value |", "|---|---:|", *(f"| {_plain(n)} | {number(v)} |" for n, v in shown), ""]
-    lines += [f"Page: [{page}]({page}), opened by `shipway report {record.run_name}`", ""] if page else []
-    lines += [f"Record: [{address}]({address})"]
+    lines = [f"**{_plain(verdict)}**", "", *_metrics(record.metrics)]
+    lines += _opened(record.run_name, page) if page else []
+    lines += [f"The run's record is `{address}`."]
     return "\n".join(lines)
+
+
+def _metrics(metrics: Mapping[str, float]) -> list[str]:
+    shown = list(metrics.items())[:MAX_METRICS]
+    rows = [f"| {_plain(name)} | {number(value)} |" for name, value in shown]
+    return ["| metric | value |", "|---|---:|", *rows, ""] if rows else []
+
+
+def _opened(run: str, page: str) -> list[str]:
+    """Say how to open a page: a browser knows nothing of `s3://`, so a link to it would lead nowhere."""
+    return ["Open the run's page with", "", "```", f"shipway report {run}", "```", "", f"It is kept as `{page}`.", ""]
 
 
 def _plain(text: str) -> str:

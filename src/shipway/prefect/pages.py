@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from shipway.digest import is_sealed_page, seal_page
 from shipway.errors import NotFoundError, ObjectNotFoundError, StoreError
 from shipway.prefect.api import Api
 from shipway.prefect.labels import release_of
-from shipway.prefect.runs import LEVELS, data_folder, store_block
+from shipway.prefect.runs import LEVELS, data_folder, find_run, store_block
 from shipway.prefect.stores import store_of
-from shipway.report.facts import ServerFacts, TaskFacts
+from shipway.report.facts import Said, ServerFacts, TaskFacts
 from shipway.run.record import RunRecord, find_record
 from shipway.settings import Settings
 from shipway.store.base import Store
@@ -25,6 +25,7 @@ MAX_LINE = 8000
 
 _LINK = re.compile(rb'href="\.\./\.\./(\w[\w.=-]*/\d{4}-\d\d-\d\d/\w[\w.=-]*\.html)"')
 
+_ATTEMPT = re.compile(rb'<meta name="attempt" content="(\d+)">')
 _log = logging.getLogger("shipway")
 
 
@@ -67,6 +68,39 @@ def store_page(api: Api, record: RunRecord, store: Store, tasks: Iterable[TaskFa
     return verdict, ""
 
 
+def store_failed_page(
+    api: Api, run_id: str, store: Store, said: Said, tasks: Iterable[TaskFacts], error: Iterable[str]
+) -> tuple[str, str] | None:
+    """Make the page of a run that has failed, and keep it: it is what one looks at then.
+
+    Args:
+        api: the server that the run is known to.
+        run_id: the run.
+        store: where its data would lie.
+        said: what its flow had said for the page.
+        tasks: its task runs.
+        error: lines that tell of the error, where its log has not arrived at the server.
+
+    Returns:
+        The verdict, and the page's address; None where the run has not failed in the end, or there is no page.
+    """
+    from shipway.report.collect import collect_without, page_key
+    from shipway.report.render import render
+
+    try:
+        run = find_run(api, run_id)
+        if run["state_type"] != "FAILED":
+            return None
+        server = server_facts(api, run)
+        page = collect_without(replace(server, tasks=tuple(tasks), errors=server.errors or tuple(error)), said)
+        key = page_key(data_folder(run))
+        store.put(key, seal_page(render(page).encode()))
+        return " ".join((page.verdict.word, *page.verdict.reasons[:1])), store.url(key)
+    except Exception as problem:  # noqa: BLE001 - the run has failed already, and is to tell of that
+        _log.warning("the run's page was not kept: %s", problem)
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class FoundPage:
     """The page of a run.
@@ -89,8 +123,8 @@ class FoundPage:
 def find_page(api: Api, run: Mapping[str, Any], settings: Settings, *, fresh: bool) -> FoundPage:
     """Return the page of a run that `find_run` has found, made now where it is not kept or is to be made anew.
 
-    A run that has committed its data gets the page that was made when it completed, or one is made and kept. That of
-    any other run tells what the server knows, and is not kept.
+    A run that has committed its data gets the page that was made when it completed, or one is made and kept; one that
+    failed, the page that it left. That of any other run tells what the server knows, and is not kept.
 
     Raises:
         StoreError: the store of a run that has completed does not answer.
@@ -103,8 +137,10 @@ def find_page(api: Api, run: Mapping[str, Any], settings: Settings, *, fresh: bo
     try:
         block = store_block(api, run, settings)
         store = store_of(settings, block) if block else None
-        if store and completed and not fresh and (kept := kept_page(store, page_key(folder))):
-            return FoundPage(kept, page_key(folder), store.url(page_key(folder)), store, made=False)
+        if store and run["state_type"] in ("COMPLETED", "FAILED") and not fresh:
+            kept = kept_page(store, page_key(folder))
+            if kept and (completed or _is_of(kept, run)):
+                return FoundPage(kept, page_key(folder), store.url(page_key(folder)), store, made=False)
         record = find_record(store, folder) if store and run["state_type"] in ("COMPLETED", *BROKEN) else None
     except (StoreError, NotFoundError):
         # There is nothing to be missed in it of a run that did not complete.
@@ -122,6 +158,12 @@ def find_page(api: Api, run: Mapping[str, Any], settings: Settings, *, fresh: bo
         store.put(key, html)
         address = store.url(key)
     return FoundPage(html, key, address, store, made=True)
+
+
+def _is_of(page: bytes, run: Mapping[str, Any]) -> bool:
+    """Tell whether a page is of the attempt that a run failed with, and not of one before that was tried again."""
+    found = _ATTEMPT.search(page)
+    return found is not None and int(found[1]) == max(run.get("run_count") or 0, 1)
 
 
 def neighbours(html: bytes) -> list[str]:
@@ -198,7 +240,7 @@ def _errors(api: Api, run_id: str) -> tuple[str, ...]:
     }
     rows: Iterable[dict[str, Any]] = api.request("POST", "/logs/filter", body)
     lines = [
-        f"{row['timestamp'][11:19]} {LEVELS.get(row['level'] // 10 * 10, 'ERROR')} {row['message']}"[:8000]
+        f"{row['timestamp'][11:19]} {LEVELS.get(row['level'] // 10 * 10, 'ERROR')} {row['message']}"[:MAX_LINE]
         for row in rows
     ]
     return tuple(reversed(lines))

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from shipway.errors import StoreError
 from shipway.report.documents import read_sections, read_verdict
-from shipway.report.facts import BAD, GOOD, NEUTRAL, Input, Page, Saved, ServerFacts, Verdict
+from shipway.report.facts import BAD, GOOD, NEUTRAL, Input, Page, Said, Saved, ServerFacts, Verdict
 from shipway.report.models import models_of, verdict_of
 from shipway.report.previews import previews
 from shipway.report.words import duration, parsed, plural, size
@@ -90,8 +90,14 @@ def collect(record: RunRecord, store: Store, server: ServerFacts | None = None, 
     )
 
 
-def collect_without(server: ServerFacts) -> Page:
-    """Collect what can be said of a run that has no record: it failed, crashed, was cancelled, or goes on."""
+def collect_without(server: ServerFacts, said: Said | None = None) -> Page:
+    """Collect what can be said of a run that has no record: it failed, crashed, was cancelled, or goes on.
+
+    Args:
+        server: what the server knows of it.
+        said: what its flow had said for its page, if that is known.
+    """
+    said = said or Said()
     level = GOOD if server.kind == "COMPLETED" else BAD if server.kind in ("FAILED", "CRASHED") else NEUTRAL
     reasons = _message(server)
     broken = [task for task in server.tasks if task.kind in ("FAILED", "CRASHED")]
@@ -103,11 +109,17 @@ def collect_without(server: ServerFacts) -> Page:
         tasks = f", {done} of {plural(len(server.tasks), 'task')} completed" if server.tasks else ""
         went = f"after {duration(server.seconds)}{tasks}" if server.started else "before it began"
         reasons.append(f"{server.state} {went}. Nothing of it was committed: readers see no data of this run.")
+    word = server.state
+    if said.verdict and said.verdict.level == BAD:
+        # The flow has stopped itself, and said why; anything better that it said did not come true.
+        word = said.verdict.word
+        own = said.verdict.reasons
+        reasons = [*own, *(reason for reason in reasons if not any(text in reason for text in own))]
     return Page(
         run_name=server.run_name,
         run_id=server.run_id,
         flow=server.flow,
-        verdict=Verdict(server.state, tuple(reasons), level),
+        verdict=Verdict(word, tuple(reasons), level),
         state=server.state,
         deployment=server.deployment,
         attempt=server.attempts,
@@ -116,6 +128,8 @@ def collect_without(server: ServerFacts) -> Page:
         started=server.started,
         seconds=server.seconds if server.started else None,
         parameters=server.parameters,
+        metrics=said.metrics,
+        sections=said.sections,
         tasks=server.tasks,
         errors=server.errors,
         ui=server.page,

@@ -9,8 +9,9 @@ from typing import Any
 from shipway.artifact import Artifact
 from shipway.digest import sha256_bytes
 from shipway.errors import IntegrityError, ShipwayError
-from shipway.report.facts import Section, Verdict
+from shipway.report.facts import Said, Section, Verdict
 from shipway.report.sections import LEVELS, PREFIX, VERDICT, VERSION, order
+from shipway.run.session import Session
 from shipway.store.base import Store
 
 MAX_BYTES = 8 * 1024 * 1024
@@ -35,6 +36,15 @@ def read_sections(store: Store, artifacts: Iterable[Artifact]) -> tuple[Section,
     names = {artifact.name: artifact for artifact in artifacts if artifact.name.startswith(PREFIX)}
     names.pop(VERDICT, None)
     return tuple(_section(store, names[name]) for name in sorted(names, key=order))
+
+
+def said_in(session: Session) -> Said:
+    """Return what a flow has said for its page so far; nothing of it, if some could not be sent."""
+    try:
+        artifacts = session.own_below(PREFIX)
+        return Said(read_verdict(session.store, artifacts), read_sections(session.store, artifacts), session.metrics())
+    except ShipwayError:
+        return Said()
 
 
 def read_checked(store: Store, artifact: Artifact) -> bytes:

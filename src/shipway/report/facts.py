@@ -213,6 +213,21 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """What the flow of a run that failed had said for its page by then.
+
+    Attributes:
+        verdict: in a word what came of it, or None.
+        sections: its sections.
+        metrics: numbers by name.
+    """
+
+    verdict: Verdict | None = None
+    sections: tuple[Section, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """All that the page of a run says.
 

@@ -15,7 +15,7 @@ from shipway.manifest import Version, read_manifest
 from shipway.release.retention import in_parallel
 from shipway.run import models
 from shipway.run.record import RunRecord, read_record
-from shipway.run.references import run_of
+from shipway.run.references import run_of, run_of_page
 from shipway.store.base import Store
 
 MAX_RUNS = 2000
@@ -193,7 +193,7 @@ def find_key(store: Store, key: str) -> Target:
         champion = models.read_champion(store, models.champion_key(document["name"]))
         return _version(store, document["name"], document["version"], champion.current if champion else None)
     if key.startswith("reports/") and key.endswith(".html"):
-        key = f"runs/{key.removeprefix('reports/').removesuffix('.html')}/run.json"
+        key = f"{run_of_page(key)}/run.json"
     folder = run_of(key)
     if not _FOLDER.fullmatch(folder):
         store.head(key)

@@ -11,6 +11,8 @@ from shipway.release.retention import in_parallel
 from shipway.run.record import RunRecord, read_record
 from shipway.store.base import Store
 
+PAGES = "reports"
+
 
 def is_pointer(key: str) -> bool:
     """Tell whether a deployment's pointer lies under `key`."""
@@ -31,6 +33,11 @@ def is_data(key: str) -> bool:
 def run_of(key: str) -> str:
     """Return the folder of the run that an object under `runs/` is of."""
     return "/".join(key.split("/")[:4])
+
+
+def run_of_page(key: str) -> str:
+    """Return the folder of the run that a page under `reports/` is of."""
+    return f"runs/{key.removeprefix(f'{PAGES}/').removesuffix('.html')}"
 
 
 def deployment_of(key: str) -> str:

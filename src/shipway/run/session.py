@@ -143,6 +143,23 @@ class Session:
             if "artifact" in line
         }
 
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers noted so far, by name."""
+        noted: dict[str, float] = {}
+        for line in self.journal.lines():
+            noted |= line.get("metrics", {})
+        return noted
+
+    def own_below(self, prefix: str) -> tuple[Artifact, ...]:
+        """Return what this run has saved under names that begin so, once it has arrived.
+
+        Raises:
+            StoreError: some of it could not be sent.
+        """
+        names = {line["name"] for line in self.journal.lines() if "saving" in line}
+        found = (self.own(name) for name in sorted(names) if name.startswith(prefix))
+        return tuple(artifact for artifact in found if artifact)
+
     def own(self, name: str) -> Artifact | None:
         """Return what this run has saved under a name, once it has arrived; None where it saved no such thing.
 
@@ -202,9 +219,6 @@ class Session:
         lines = self.journal.lines()
         # Asked for in other words it is another input: a run that repeats this one looks it up by the words.
         inputs = {tuple(line["input"].values()): line["input"] for line in lines if "input" in line}
-        metrics: dict[str, float] = {}
-        for line in lines:
-            metrics |= line.get("metrics", {})
         unwatched: dict[str, Any] = {"reads": [], "gap": "nobody watched" if self.order.release else None}
         read = [unwatched, *(line for line in lines if "reads" in line)][-1]
         order = self.order
@@ -218,7 +232,7 @@ class Session:
             parameters=order.parameters,
             artifacts=tuple(sorted(self.artifacts().values(), key=lambda artifact: artifact.name)),
             inputs=tuple(inputs.values()),
-            metrics=metrics,
+            metrics=self.metrics(),
             environment=environment(),
             timings={
                 "scheduled": order.scheduled,

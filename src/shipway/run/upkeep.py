@@ -15,7 +15,16 @@ from shipway.errors import IntegrityError
 from shipway.manifest import Version
 from shipway.release.retention import EPOCHS_KEPT, Reach, in_parallel, old_code, store_time
 from shipway.run.record import RunRecord
-from shipway.run.references import deployment_of, is_data, is_record, read_pointers, read_records, run_of
+from shipway.run.references import (
+    PAGES,
+    deployment_of,
+    is_data,
+    is_record,
+    read_pointers,
+    read_records,
+    run_of,
+    run_of_page,
+)
 from shipway.run.results import AREA as RESULTS
 from shipway.store.base import ObjectInfo, Store
 from shipway.store.probe import FOLDER
@@ -119,6 +128,7 @@ class Collection:
         self._records: set[str] = set()
         self._data: dict[str, dict[str, ObjectInfo]] = {}
         self._results: list[ObjectInfo] = []
+        self._pages: dict[str, ObjectInfo] = {}
 
     def steps(self) -> Iterator[str]:
         """Collect, yielding what was done last: `listed`, `marked`, `trimmed`, `found`, `looked again`, `removed`.
@@ -138,6 +148,7 @@ class Collection:
         code, young = old_code(self._store, self.result.epoch, self._epochs)
         self._data = self._old_data()
         self._results = [info for info in self._store.list(f"{RESULTS}/") if self._is_old(info)]
+        self._pages = {run_of_page(info.key): info for info in self._store.list(f"{PAGES}/") if self._is_old(info)}
         leftovers = [info for info in self._store.list(f"{FOLDER}/") if self._is_old(info)]
         yield "listed"
         self._look(self._kept, young)
@@ -164,6 +175,7 @@ class Collection:
         unreached = [info for info in code if info.key not in self._reach.keys]
         doomed = {kind: [info for info in unreached if info.key.split("/")[2] == kind] for kind in KINDS}
         doomed["run data"] = [info for run in self._data.values() for info in run.values()]
+        doomed["run data"] += [info for run, info in self._pages.items() if f"{run}/run.json" not in self._records]
         # Those that say what there is before what they say is there.
         doomed["task results"] = sorted(self._results, key=lambda info: not info.key.endswith(".json"))
         doomed["leftovers"] = leftovers
@@ -206,6 +218,7 @@ class Collection:
                 self._data.get(run_of(artifact.key), {}).pop(artifact.key, None)
         self._reach.add(versions)
         self._data = {run: old for run, old in self._data.items() if run[-8:] not in live.runs}
+        self._pages = {run: old for run, old in self._pages.items() if run[-8:] not in live.runs}
         self.result.missing = tuple(sorted(versions & self._reach.missing, key=str))
         self.result.unknown = tuple(unknown)
 

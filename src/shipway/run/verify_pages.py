@@ -8,9 +8,9 @@ from shipway.digest import is_sealed_page
 from shipway.errors import ObjectNotFoundError
 from shipway.release.retention import in_parallel
 from shipway.release.verify import DAMAGED, PACKS_AT_ONCE, Finding
+from shipway.run.references import PAGES
 from shipway.store.base import Store
 
-AREA = "reports"
 MAX_BYTES = 256 << 20
 """A longer one is no page: a record that makes one is a quarter of that at most."""
 
@@ -23,7 +23,7 @@ def check_pages(store: Store) -> tuple[int, list[Finding]]:
     Returns:
         The number of pages, and what is wrong.
     """
-    keys = (info.key for info in store.list(f"{AREA}/") if info.key.endswith(".html"))
+    keys = (info.key for info in store.list(f"{PAGES}/") if info.key.endswith(".html"))
     found = list(in_parallel(partial(_check, store), keys, threads=PACKS_AT_ONCE))
     return len(found), [finding for finding in found if finding]
 
@@ -35,5 +35,5 @@ def _check(store: Store, key: str) -> Finding | None:
         return None
     if len(data) <= MAX_BYTES and is_sealed_page(data):
         return None
-    name = key.removeprefix(f"{AREA}/").removesuffix(".html")
+    name = key.removeprefix(f"{PAGES}/").removesuffix(".html")
     return Finding("page", name, DAMAGED, key, reason="it does not match the digest at its end")
