@@ -144,6 +144,8 @@ def main(n: int):
             "run": first["id"],
             "key": number["key"],
             "sha256": number["sha256"],
+            "bytes": number["bytes"],
+            "rows": None,
             "asked": f"{name}/",
         }
     ]

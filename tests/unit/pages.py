@@ -124,7 +124,7 @@ def page(text: str, **changed: Any) -> Page:
         "saved": (Saved(artifact, text, text),),
         "folder": text,
         "record": text,
-        "inputs": (Input(text, text, f"runs/f/2026-01-02/{text}", text, text, "../../f/2026-01-02/r-0.html"),),
+        "inputs": (Input(text, text, f"runs/f/2026-01-02/{text}", text, text, page="../../f/2026-01-02/r-0.html"),),
         "reads": ({"path": text, "sha256": text},),
         "environment": {"python": text, "platform": text, "packages": {text: text}},
         "tasks": (

@@ -108,6 +108,8 @@ def test_a_rich_run_shows_all_it_has(folder_store: FolderStore, tmp_path: Path) 
                 "run": "x",
                 "key": "runs/main/2026-01-01/early-heron-aaaa1111/1/model.txt",
                 "sha256": "9" * 64,
+                "bytes": 440_000,
+                "rows": None,
                 "asked": "flights",
             },
             {"name": "other", "run": "y", "key": "runs/main/2026-01-01/gone-bbbb2222/1/x", "sha256": "8" * 64},
@@ -132,6 +134,7 @@ def test_a_rich_run_shows_all_it_has(folder_store: FolderStore, tmp_path: Path) 
         "big.bin: over the limit",
         "train-1",
         "early-heron-aaaa1111",
+        "440.0 kB",
         "9" * 12,
     ):
         assert words in reader.text, words

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -242,6 +243,27 @@ def test_a_folder_is_saved_file_by_file(session: Session, gate: Gate, tmp_path: 
     names = [artifact.name for artifact in session.record().artifacts]
     assert names == ["plots", "plots/a.txt", "plots/deep/b.txt"]
     assert (shipway.load("plots") / "deep/b.txt").read_text() == "b"
+
+
+def test_a_folder_is_loaded_whole_though_its_list_arrives_first(
+    session: Session, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/a.bin").write_bytes(b"1")
+    gate.open.set()
+    put, late = FolderStore.put, threading.Event()
+
+    def put_files_late(store: FolderStore, key: str, data: bytes | Path | Iterator[bytes]) -> str:
+        assert key.endswith(".folder.json") or late.wait(60)
+        return put(store, key, data)
+
+    monkeypatch.setattr(FolderStore, "put", put_files_late)
+    shipway.save("weights", tmp_path / "weights")
+    while "weights" not in session.artifacts():
+        time.sleep(0.01)
+    threading.Timer(0.2, late.set).start()
+
+    assert (shipway.load("weights") / "a.bin").read_bytes() == b"1"
 
 
 def test_a_child_process_takes_part_and_its_data_has_arrived_when_save_returns(

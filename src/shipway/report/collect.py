@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from typing import Any
 
 from shipway.errors import StoreError
 from shipway.report.documents import read_sections, read_verdict
@@ -159,7 +160,7 @@ def _seconds(timings: Mapping[str, str]) -> float | None:
     return (end - begin).total_seconds() if begin and end else None
 
 
-def _inputs(inputs: Iterable[Mapping[str, str]], store: Store) -> Iterator[Input]:
+def _inputs(inputs: Iterable[Mapping[str, Any]], store: Store) -> Iterator[Input]:
     pages: dict[str, str] = {}
     for item in inputs:
         key = item["key"]
@@ -168,7 +169,16 @@ def _inputs(inputs: Iterable[Mapping[str, str]], store: Store) -> Iterator[Input
             pages[run] = _link(store, run) if len(pages) < MAX_LINKS else ""
         asked = item.get("asked") or ""
         name = f"{item['name']} ({asked})" if asked and asked != item["name"] else item["name"]
-        yield Input(name, item.get("kind", "artifact"), run, store.url(key), item["sha256"], pages[run])
+        yield Input(
+            name=name,
+            kind=item.get("kind", "artifact"),
+            run=run,
+            address=store.url(key),
+            sha256=item["sha256"],
+            bytes=item.get("bytes"),
+            rows=item.get("rows"),
+            page=pages[run],
+        )
 
 
 def _link(store: Store, run: str) -> str:

@@ -201,6 +201,8 @@ class Input:
         run: folder in the store of the run that saved it.
         address: of the object.
         sha256: its digest.
+        bytes: its size, or None where the record does not say.
+        rows: number of rows, where it has rows.
         page: relative link to that run's page, where there is one, else "".
     """
 
@@ -209,6 +211,8 @@ class Input:
     run: str
     address: str
     sha256: str
+    bytes: int | None = None
+    rows: int | None = None
     page: str = ""
 
 

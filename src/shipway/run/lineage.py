@@ -82,7 +82,7 @@ class Lineage:
     locks: Mapping[str, Mapping[str, str] | str]
     cut: int = 0
 
-    def problem(self, item: Mapping[str, str]) -> str | None:
+    def problem(self, item: Mapping[str, Any]) -> str | None:
         """Say what is wrong with an input of a run, or None."""
         maker = self.runs.get(run_of(item["key"]))
         if maker is None:
@@ -143,7 +143,7 @@ def trace(store: Store, target: Target, *, max_runs: int = MAX_RUNS) -> Lineage:
     return Lineage(target, runs, locks, len(cut - runs.keys()))
 
 
-def inputs_of(record: RunRecord | str) -> list[Mapping[str, str]]:
+def inputs_of(record: RunRecord | str) -> list[Mapping[str, Any]]:
     """Return what a run loaded, each object once."""
     if isinstance(record, str):
         return []

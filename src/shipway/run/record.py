@@ -39,7 +39,8 @@ class RunRecord:
         parameters: what the flow was called with.
         artifacts: what was saved, by name or found in the working folder.
         inputs: what was loaded from other runs: `kind` (`artifact`, or `model` for one that was asked for as such),
-            `name`, `run`, `key`, `sha256`, `asked` (the words, where the name alone did not say which).
+            `name`, `run`, `key`, `sha256`, `bytes`, `rows` (or None), `asked` (the words, where the name alone did not
+            say which).
         metrics: numbers by name.
         environment: interpreter, system and packages with their versions.
         timings: `scheduled`, `started` and `ended`, in UTC, ISO 8601.
@@ -61,7 +62,7 @@ class RunRecord:
     release: str | None
     parameters: Mapping[str, Any]
     artifacts: tuple[Artifact, ...] = ()
-    inputs: tuple[Mapping[str, str], ...] = ()
+    inputs: tuple[Mapping[str, Any], ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     timings: Mapping[str, str] = field(default_factory=dict)
@@ -155,6 +156,9 @@ def _checked(record: RunRecord) -> RunRecord:
         "a version": (int | None, tuple(record.champions.values())),
         "a mapping": (Mapping, (record.parameters, record.environment, *record.inputs, *record.models, *record.reads)),
     }
+    # Those of before they were noted have neither.
+    sizes = tuple(item.get(name) for item in record.inputs if isinstance(item, Mapping) for name in ("bytes", "rows"))
+    named["a whole number or null"] = (int | None, sizes)
     for what, (kind, values) in named.items():
         if not all(isinstance(value, kind) and not isinstance(value, bool) for value in values):
             raise ValueError(f"something in it is not {what}")

@@ -120,7 +120,8 @@ class Session:
             kind: `model` where it was asked for as one.
         """
         facts = {"name": artifact.name, "run": run, "key": artifact.key, "sha256": artifact.sha256}
-        self.journal.add({"input": facts | {"kind": kind, "asked": asked}})
+        size = {"bytes": artifact.bytes, "rows": artifact.rows}
+        self.journal.add({"input": {**facts, **size, "kind": kind, "asked": asked}})
 
     def note_metrics(self, metrics: Mapping[str, float]) -> None:
         """Note numbers by name; a later number takes an earlier one's place."""
@@ -177,7 +178,11 @@ class Session:
             self._uploads.check()
         if saving and "artifact" not in sent[saving[-1]]:
             raise StoreError(f"{name} could not be saved", hint="the run's log says why")
-        return self.artifacts().get(name)
+        found = self.artifacts().get(name)
+        if found and found.codec == "folder":
+            # Its files are sent each on its own, and some may arrive after the list of them.
+            self.own_below(f"{name}/")
+        return found
 
     def repeated(self) -> RunRecord | None:
         """Return the record of the run that this one repeats, whose inputs are this one's."""
