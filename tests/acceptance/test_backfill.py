@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from shipway.model.registry import model_names, read_line
 from shipway.prefect import turn
 from shipway.prefect.api import Api
 from shipway.prefect.labels import AFTER, RELEASE
+from shipway.prefect.stores import store_of
+from shipway.run.record import read_record, record_keys
 from shipway.settings import Settings
 from tests.acceptance.conftest import Shell, one_line, wait_until
 
@@ -179,6 +182,61 @@ def test_parallel_runs_have_their_turns_in_order(project: Shell, flow: str) -> N
     for before, after in pairwise(rows):
         turn_of_the_later = project.json("show", after["id"])["metrics"]["turn"]
         assert turn_of_the_later >= datetime.fromisoformat(before["end_time"]).timestamp()
+
+
+TRAINING = '''
+import time
+from pathlib import Path
+
+from prefect import flow
+
+import shipway
+
+WAIT = Path("FOLDER")
+
+
+@flow(name="NAME")
+def main(month: int):
+    """Train, as soon as it may; the later the month, the better the model."""
+    deadline = time.monotonic() + 200
+    while not (WAIT / f"go-{month}").exists():
+        assert time.monotonic() < deadline, "nobody said go"
+        time.sleep(0.05)
+    shipway.save("model", month)
+    (WAIT / f"trained-{month}").touch()
+    champion = shipway.champion("NAME", None)
+    actual = list(range(8))
+    predictions = {"actual": actual, "prediction": [value + 10 - month for value in actual]}
+    if champion:
+        predictions["champion"] = [value + 10 - champion.model for value in actual]
+    decision = shipway.gate(predictions)
+    shipway.register("NAME", "model", decision=decision, predict=lambda model: [model], expected=[month])
+'''
+
+
+@pytest.mark.long
+def test_models_trained_in_parallel_are_promoted_in_order(project: Shell) -> None:
+    """The last month is trained first, the first one last: each meets the model of the month before all the same."""
+    name, wait = f"train-{uuid.uuid4().hex[:8]}", project.folder / "wait"
+    wait.mkdir()
+    (project.folder / ".shipwayignore").write_text("wait\noutput\n")
+    (project.folder / "work.py").write_text(TRAINING.replace("NAME", name).replace("FOLDER", str(wait)))
+    project.ok("deploy", "./work.py:main", "-n", "monthly")
+    fill = ("backfill", f"{name}/monthly", "-p", "month=1..3", "--parallel", "3")
+    store = store_of(Settings.load(project.folder, project.environment), "s3/stack")
+    driver = project.start(*fill, output=project.folder / "output")
+    for month in (3, 2, 1):
+        (wait / f"go-{month}").touch()
+        wait_until((wait / f"trained-{month}").exists)
+        assert month == 1 or name not in model_names(store), "it was registered before its turn"
+    assert driver.wait(timeout=240) == 0, (project.folder / "output").read_text()
+
+    line = read_line(store, name)
+    assert [move.version for move in line.champion.history] == [3, 2, 1]
+    assert line.champion.held == ()
+    assert {version.run_name: version.version for version in line.versions} == {f"month-{n}": n for n in (1, 2, 3)}
+    met = {run.run_name: run.champions for run in (read_record(store, key) for key, *_ in record_keys(store, name))}
+    assert met == {"month-1": {name: None}, "month-2": {name: 1}, "month-3": {name: 2}}
 
 
 @pytest.mark.long

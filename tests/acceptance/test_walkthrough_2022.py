@@ -11,12 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from shipway.digest import sha256_bytes
 from shipway.errors import ServerError
 from shipway.prefect.api import Api
+from shipway.prefect.stores import store_of
+from shipway.run.record import read_record, record_keys
 from shipway.settings import Settings
 from shipway.stack.seaweed import weed_binary
 from shipway.testing import skip_or_fail
 from tests.acceptance.conftest import Shell, quiet_port, wait_until
+from tests.unit.pages import read
 
 EXAMPLE = Path(__file__).parents[2] / "examples/red_wine"
 
@@ -74,6 +78,15 @@ def test_walkthrough(terminal: Shell) -> None:
         assert all(item["address"].startswith("s3://wine/project/runs/main/") and item["captured"] for item in models)
         terminal.ok("get", facts["run"], models[0]["name"], "fetched.pkl")
         assert pickle.loads((terminal.folder / "fetched.pkl").read_bytes()) is not None  # noqa: S301 - our own script wrote it
+        terminal.ok("report", facts["run"], "--fresh", "--output", "page.html")
+        page = read((terminal.folder / "page.html").read_text()).text
+        store = store_of(Settings.load(terminal.folder, {}), "s3/wine")
+        [record] = [read_record(store, key) for key, *_ in record_keys(store, "main")]
+        for model in models:
+            saved = record.artifact(model["name"])
+            assert sha256_bytes(store.read(saved.key)) == saved.sha256 == model["sha256"]
+            assert saved.name in page
+            assert saved.sha256[:12] in page
         assert not (terminal.folder / "models").exists(), "the run worked in a workspace of its own"
     finally:
         for process in (agent, server):

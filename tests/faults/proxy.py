@@ -14,7 +14,12 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 LOST = (ConnectionError, asyncio.IncompleteReadError, OSError)
-ANSWERS = {"500": b"Internal Server Error", "503": b"Service Unavailable", "429": b"Too Many Requests"}
+ANSWERS = {
+    "403": b"Forbidden",
+    "500": b"Internal Server Error",
+    "503": b"Service Unavailable",
+    "429": b"Too Many Requests",
+}
 WRITING = ("PUT", "POST", "PATCH", "DELETE")
 
 FAULTS = (
@@ -157,7 +162,7 @@ class FaultyProxy:
         if fault == "delay":
             await asyncio.sleep(self._dice.uniform(0.05, 0.8))
         elif fault in ANSWERS:
-            wait = b"" if fault == "500" else b"Retry-After: 1\r\n"
+            wait = b"" if fault in ("403", "500") else b"Retry-After: 1\r\n"
             writer.write(b"HTTP/1.1 %s %s\r\n%sContent-Length: 0\r\n\r\n" % (fault.encode(), ANSWERS[fault], wait))
             await writer.drain()
             return True
