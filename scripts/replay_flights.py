@@ -3,7 +3,8 @@
 
 The months of 2013 are run one after the other, as if each had just ended: `make replay`. Then the year is asked for
 again, which must change nothing; one month is run again and reproduced, which must give the same bytes. The tables of
-docs/explanation/flights.md are written anew.
+docs/explanation/flights.md are written anew, and the figures compared, month by month, with what is known of them
+(flights_figures.toml).
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "flights"
 PAGE = ROOT / "docs" / "explanation" / "flights.md"
-sys.path[:0] = [str(ROOT), str(EXAMPLE)]
+LOCK = "requirements.lock"
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(EXAMPLE)]
 # Read when LightGBM is loaded: threads that spin while they wait take the processor from each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from benchmarks.stack import Project, running_stack  # noqa: E402 - found through the lines above
+from benchmarks.stack import Project, running_stack  # noqa: E402
 
+from flights_figures import differences, leak_differences  # noqa: E402 - found through the lines above
+from shipway.digest import sha256_file  # noqa: E402
 from shipway.prefect.stores import store_of  # noqa: E402
 from shipway.run.record import RunRecord, read_record, record_keys  # noqa: E402
 from shipway.settings import Settings  # noqa: E402
@@ -39,6 +43,12 @@ if TYPE_CHECKING:
 
 MONTHS = [f"2013-{month:02}" for month in range(2, 13)]
 MEANS = ("rmse_change_percent", "r2", "auc_late", "baseline_auc_late")
+LEAKS = {
+    "honest": "what the example trains",
+    "air_time": "and it knows the time in the air",
+    "dep_time": "and it knows when the flight left",
+    "random_split": "trained on flights of all months, drawn at random",
+}
 DEPLOYMENT = "main/flights"
 AGAIN = "2013-06"
 """The month that is run a second time at the end of the year."""
@@ -63,6 +73,11 @@ class Month:
     verdict: str
 
     @property
+    def metrics(self) -> dict[str, float]:
+        """Its run's, and whether its model became champion."""
+        return {**self.record.metrics, "promoted": float(self.verdict == "promoted")}
+
+    @property
     def seconds(self) -> float:
         """How long its flow function took."""
         times = self.record.timings
@@ -73,7 +88,7 @@ def main() -> None:
     """Replay the year, write its figures down, and those of the leaks."""
     began = time.monotonic()
     with running_stack() as project:
-        for path in EXAMPLE.glob("*.py"):
+        for path in (*EXAMPLE.glob("*.py"), EXAMPLE / LOCK):
             shutil.copy(path, project.folder)
         project.shipway("deploy", "./orchestration.py:main", "-n", "flights", "-t", "flights")
         before = time.monotonic()
@@ -86,11 +101,17 @@ def main() -> None:
         check_year_again(project, store)
         check_month_again(project, store, year[AGAIN].record)
         check_reproduced(project, year[AGAIN].record)
-        check_lineage(project)
+        check_lineage(project, year)
     took = time.monotonic() - began
     print(f"All in all {took:.0f} s")
     write(PAGE, "months", f"{months_table(year)}\n\nThe year took {cost}.")
-    write(PAGE, "leaks", leaks_table())
+    leaks = look_at_leaks()
+    write(PAGE, "leaks", leaks_table(leaks))
+    # Last, so that the figures can be looked at where they are others.
+    wrong = differences({name: month.metrics for name, month in year.items()})
+    wrong += leak_differences({name: r2 for name, (_, r2) in leaks.items()})
+    hold(not wrong, f"the figures are not those that are known: {'; '.join(wrong)}")
+    print("Every month's figures are within their tolerance, and so are the leaks'")
 
 
 def run_year(project: Project) -> tuple[dict[str, Month], Store]:
@@ -141,13 +162,25 @@ def check_reproduced(project: Project, first: RunRecord) -> None:
     print(f"{AGAIN} reproduced: all of its {len(first.artifacts)} artifacts have the same bytes")
 
 
-def check_lineage(project: Project) -> None:
-    """Ask what December's model was made of: the flights of twelve months must be named with their digests."""
-    raw = json.loads(project.shipway("why", f"flights@{len(MONTHS)}", "--raw", "--json"))
-    named = {item["name"]: item["sha256"] for item in raw}
-    asked = {f"raw/flights-2013-{month:02}" for month in range(1, 13)} | {"raw/weather", "raw/planes"}
-    hold(asked <= named.keys() and all(named.values()), f"the last model was made of {', '.join(sorted(named))}")
-    print(f"December's model leads to {len(asked)} raw inputs with their digests")
+def check_lineage(project: Project, year: Mapping[str, Month]) -> None:
+    """Ask what the champion was made of: the flights of each month up to its own must be named with their digests.
+
+    Then December's is made champion by hand, which was made of all twelve months.
+    """
+    champion = max(number for number, month in enumerate(year.values(), 1) if month.verdict == "promoted")
+    saved = {artifact.name: artifact.sha256 for month in year.values() for artifact in month.record.artifacts}
+    for number in (champion, len(MONTHS)):
+        if number != champion:
+            project.shipway("promote", "flights", str(number), "--reason", "to ask what it was made of")
+        raw = json.loads(project.shipway("why", "flights", "--raw", "--json"))
+        named = {item["name"]: item["sha256"] for item in raw}
+        asked = {f"raw/flights-2013-{month:02}" for month in range(1, number + 2)} | {"raw/weather", "raw/planes"}
+        made_of = ", ".join(sorted(named)) or "nothing"
+        hold(asked == named.keys(), f"the champion, version {number}, was made of {made_of}")
+        hold(all(named[name] == saved[name] for name in asked), "a raw input has another digest than what was saved")
+        lock, _ = sha256_file(EXAMPLE / LOCK)
+        hold(f"{LOCK} {lock[:12]}" in project.shipway("why", "flights"), f"`why` does not name {LOCK}")
+        print(f"Champion {number} leads to {len(asked)} raw inputs with the digests that they were saved with")
 
 
 def months_table(year: dict[str, Month]) -> str:
@@ -186,8 +219,8 @@ def rates(metrics: Mapping[str, float]) -> tuple[str, str, str]:
     return f"{metrics['rmse_change_percent']:+.1f} %", f"{metrics['r2']:.3f}".removeprefix("0"), f"{auc} ({baseline})"
 
 
-def leaks_table() -> str:
-    """Return how good December's model would look if it knew what it cannot know, past all that refuses it."""
+def look_at_leaks() -> dict[str, tuple[float, float]]:
+    """Return RMSE and R2 of December's model if it knew what it cannot know, past all that refuses it."""
     import features
     import ingest
     import polars as pl
@@ -199,19 +232,21 @@ def leaks_table() -> str:
     frame = pl.concat([features.build_features(tables), arrived.select("air_time", "dep_time")], how="horizontal")
     training, holdout = features.split(frame, december)
     mixed = frame.sample(fraction=1, shuffle=True, seed=1)
-    rows = [
-        ("what the example trains", *look(training, holdout)),
-        ("and it knows the time in the air", *look(training, holdout, "air_time")),
-        ("and it knows when the flight left", *look(training, holdout, "dep_time")),
-        (
-            "trained on flights of all months, drawn at random",
-            *look(mixed.tail(len(training)), mixed.head(len(holdout))),
-        ),
-    ]
+    return {
+        "honest": look(training, holdout),
+        "air_time": look(training, holdout, "air_time"),
+        "dep_time": look(training, holdout, "dep_time"),
+        "random_split": look(mixed.tail(len(training)), mixed.head(len(holdout))),
+    }
+
+
+def leaks_table(found: Mapping[str, tuple[float, float]]) -> str:
+    """Return these figures as a table."""
+    rows = [(LEAKS[name], f"{rmse:.2f}", f"{r2:.3f}".removeprefix("0")) for name, (rmse, r2) in found.items()]
     return table(("December", "RMSE", "R2"), rows)
 
 
-def look(training: pl.DataFrame, holdout: pl.DataFrame, *more: str) -> tuple[str, str]:
+def look(training: pl.DataFrame, holdout: pl.DataFrame, *more: str) -> tuple[float, float]:
     """Return RMSE and R2 of a model with more features than the example allows."""
     import features
     import train
@@ -220,7 +255,7 @@ def look(training: pl.DataFrame, holdout: pl.DataFrame, *more: str) -> tuple[str
     model = train.train(training, known, [*features.FEATURES, *more])
     actual = holdout[features.TARGET].to_numpy()
     squared = ((actual - train.predict(model, holdout, known).to_numpy()) ** 2).mean()
-    return f"{squared**0.5:.2f}", f"{1 - squared / actual.var():.3f}".removeprefix("0")
+    return float(squared**0.5), float(1 - squared / actual.var())
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

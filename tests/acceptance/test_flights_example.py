@@ -21,6 +21,7 @@ import pytest
 from prefect.states import Failed
 
 import shipway
+from shipway.digest import sha256_file
 from shipway.errors import StoreError
 from shipway.model.commit import commit
 from shipway.run.order import Order
@@ -234,6 +235,9 @@ def test_the_next_month_takes_the_data_of_earlier_runs_and_names_it(february: Ru
 
     assert read.keys() == taken | {"scores/2013-02", "model", "model-card"}
     assert all(read[name] == february.digests()[name] for name in read)
+    sizes = {artifact.name: (artifact.bytes, artifact.rows) for artifact in february.record.artifacts}
+    assert all((item["bytes"], item["rows"]) == sizes[item["name"]] for item in march.record.inputs)
+    assert sizes["raw/flights-2013-02"][1] == 24_951
     assert [DIGEST.sub("", name) for name in march.digests() if name.startswith(("raw/", "features/"))] == [
         "features/2013-03",
         "raw/flights-2013-03",
@@ -580,8 +584,15 @@ def test_only_what_may_pass_is_tried_again(error: Exception, again: bool, exampl
     assert example("orchestration").may_pass(None, None, Failed(data=error)) is again
 
 
+def test_the_lock_that_goes_along_is_that_of_the_checkout() -> None:
+    """What `make` installs, the packages and the data, each with its hashes; `scripts/lock` writes it."""
+    parts = [(FLIGHTS.parents[1] / f"requirements-{name}.lock").read_text() for name in ("examples", "flights-data")]
+
+    assert (FLIGHTS / "requirements.lock").read_text() == "".join(parts)
+
+
 def test_two_months_and_a_batch_on_a_stack(example: Callable[[str], Any], project: Shell) -> None:
-    for path in FLIGHTS.glob("*.py"):
+    for path in (*FLIGHTS.glob("*.py"), FLIGHTS / "requirements.lock"):
         shutil.copy(path, project.folder)
     monthly = ["--cron", "0 6 3 * *", "--timezone", "America/New_York", "-p", "month=next", "-p", "history=1"]
     project.ok("deploy", "./orchestration.py:main", "-n", "flights", "-t", "blue", *monthly)
@@ -603,6 +614,8 @@ def test_two_months_and_a_batch_on_a_stack(example: Callable[[str], Any], projec
     read = {item["name"]: item["run"] for item in march["inputs"]}
     assert read["raw/flights-2013-02"] == read["model"] == february["id"]
     assert "model" in {item["name"] for item in batch["inputs"] if item["kind"] == "model"}
+    digest, _ = sha256_file(FLIGHTS / "requirements.lock")
+    assert f"lock files  requirements.lock {digest[:12]}" in project.ok("why", "flights")
 
 
 def features(names: set[str]) -> set[str]:
