@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -74,7 +75,8 @@ class Decision:
                 }
             )
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            raise IntegrityError(f"a decision is malformed: {error}") from None
+            raise IntegrityError(f"a decision is malformed: {str(error)[:200]}") from None
         if decision.verdict != (PROMOTED if decision.promote is True else KEPT):
-            raise IntegrityError(f"a decision is malformed: {decision.verdict!r} and promote={decision.promote!r}")
+            given = f"{reprlib.repr(decision.verdict)} and promote={reprlib.repr(decision.promote)}"
+            raise IntegrityError(f"a decision is malformed: {given}")
         return decision
