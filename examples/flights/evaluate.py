@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 from features import CATEGORIES, IDENTITY, TARGET
 
 LATE_MINUTES = 15
+LEVEL, SAMPLES, SEED = 0.95, 2000, 20130101
+"""Of the intervals: which part of the samples lies in one, how many are drawn, and what they are drawn with."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,53 @@ def metrics(predictions: pl.DataFrame) -> dict[str, float]:
         "auc_late": _auc(actual > LATE_MINUTES, prediction),
         "baseline_auc_late": _auc(actual > LATE_MINUTES, baseline),
     }
+
+
+def intervals(predictions: pl.DataFrame) -> dict[str, tuple[float, float]]:
+    """Return the bootstrap intervals of the metrics; what is drawn with replacement are whole days of the month.
+
+    They are percentile intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). Where
+    there was a champion there are some of its errors, too.
+    """
+    said = {"": "prediction", "baseline_": "baseline"}
+    said |= {"champion_": "champion"} if "champion" in predictions.columns else {}
+    days, which = np.unique(predictions["day"].to_numpy(), return_inverse=True)
+    actual = predictions["actual"].to_numpy()
+    late = actual > LATE_MINUTES
+    # How often each day was drawn, in each sample.
+    drawn = np.random.default_rng(SEED).multinomial(len(days), np.full(len(days), 1 / len(days)), SAMPLES)
+
+    def means(values: np.ndarray) -> np.ndarray:
+        return drawn @ np.bincount(which, values) / (drawn @ np.bincount(which))
+
+    found = {}
+    for prefix, column in said.items():
+        off = predictions[column].to_numpy() - actual
+        found[f"{prefix}rmse"] = np.sqrt(means(off**2))
+        found[f"{prefix}mae"] = means(np.abs(off))
+        if late.any() and not late.all():
+            found[f"{prefix}auc_late"] = _drawn_auc(drawn, which, late, predictions[column].to_numpy())
+    found["rmse_change_percent"] = 100 * (found["rmse"] / found["baseline_rmse"] - 1)
+    found["bias"] = means(predictions["prediction"].to_numpy() - actual)
+    found["r2"] = 1 - found["rmse"] ** 2 / (means(actual**2) - means(actual) ** 2)
+    ends = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    return {name: tuple(np.nanquantile(values, ends).tolist()) for name, values in found.items()}
+
+
+def _drawn_auc(drawn: np.ndarray, which: np.ndarray, late: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Return the AUC of each sample: of pairs of a late and another flight, the part in which the late one scored more.
+
+    Pairs are counted once for each pair of days; a sample has those as often as it drew the one and the other day.
+    """
+    count = drawn.shape[1]
+    won = np.empty((count, count))
+    for day in range(count):
+        others = np.sort(score[~late & (which == day)])
+        below = np.searchsorted(others, score[late], "left") + np.searchsorted(others, score[late], "right")
+        won[:, day] = np.bincount(which[late], below / 2, minlength=count)
+    positive, negative = (drawn @ np.bincount(which[part], minlength=count) for part in (late, ~late))
+    with np.errstate(invalid="ignore"):
+        return np.einsum("sp,pn,sn->s", drawn, won, drawn) / (positive * negative)
 
 
 def _mean(values: pl.Series) -> float:

@@ -144,11 +144,12 @@ def evaluate_model(
     metrics = evaluate.metrics(predictions)
     shipway.save("predictions", predictions)
     shipway.save("metrics", metrics)
+    shipway.save("intervals", evaluate.intervals(predictions))
     shipway.log_metrics(metrics)
     return predictions, metrics, rival
 
 
-@task(name="decide", **INSIDE)
+@task(name="decide", **OUTSIDE)
 def decide(
     trained: Trained, holdout: pl.DataFrame, predictions: pl.DataFrame, rival: contest.Rival, plan: Plan
 ) -> tuple[Any, str]:
@@ -186,6 +187,7 @@ def report(
     decision, note = decided
     month = f"{plan.month:%Y-%m}"
     page.decision(month, decision, note)
+    page.measured(shipway.load("metrics"), shipway.load("intervals"))
     page.validation(checks)
     page.data(*frames, trained.known, diagnose.dropped(tables.flights, plan.month, plan.history))
     now = evaluate.scores(month, decision)

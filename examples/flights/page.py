@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 import diagnose
+import evaluate
 import features
 import polars as pl
-from evaluate import Scores
 from validate import Check
 
 import shipway
@@ -44,6 +44,18 @@ def decision(month: str, decided: Any, note: str) -> None:
     )
 
 
+def measured(metrics: Mapping[str, float], intervals: Mapping[str, Sequence[float]]) -> None:
+    """Show each metric with the interval that it lies in when other days of the month had happened."""
+    shipway.report.section(
+        "Metrics and their intervals",
+        f"{evaluate.LEVEL:.0%} bootstrap intervals. Days are drawn as a whole: flights of one day share their weather.",
+        [
+            {"metric": name, "value": metrics.get(name), "low": low, "high": high}
+            for name, (low, high) in intervals.items()
+        ],
+    )
+
+
 def validation(checks: Mapping[str, Sequence[Check]]) -> None:
     """Show each check of the month with what failed it, those that failed first, and what failed of other months."""
     asked = next(iter(checks))
@@ -71,7 +83,7 @@ def data(training: pl.DataFrame, holdout: pl.DataFrame, known: Mapping[str, Sequ
     shipway.report.section("Flights left out", "They have no arrival delay to learn or to compare with.", lost)
 
 
-def errors(predictions: pl.DataFrame, pictures: Mapping[str, Any], scores: Sequence[Scores]) -> None:
+def errors(predictions: pl.DataFrame, pictures: Mapping[str, Any], scores: Sequence[evaluate.Scores]) -> None:
     """Show how far off the predictions are, and where."""
     shipway.report.section("How far off", *(pictures[name] for name in ("calibration", "residuals", "importance")))
     shipway.report.section(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import re
 import shutil
@@ -16,8 +17,10 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import polars as pl
 import pytest
+from prefect import Task
 from prefect.states import Failed
 
 import shipway
@@ -46,6 +49,7 @@ SAVED = {
     "model-card": "json",
     "predictions": "polars",
     "metrics": "json",
+    "intervals": "json",
     "decision": "json",
     "scores/2013-02": "json",
     "plots/calibration": "svg",
@@ -54,13 +58,14 @@ SAVED = {
     "plots/history": "svg",
     "report/verdict": "json",
     "report/01-candidate-champion-baseline": "json",
-    "report/02-checks-of-the-data": "json",
-    "report/03-drift": "json",
-    "report/04-flights-left-out": "json",
-    "report/05-how-far-off": "json",
-    "report/06-where-it-is-wrong": "json",
-    "report/07-the-twenty-worst": "json",
-    "report/08-month-by-month": "json",
+    "report/02-metrics-and-their-intervals": "json",
+    "report/03-checks-of-the-data": "json",
+    "report/04-drift": "json",
+    "report/05-flights-left-out": "json",
+    "report/06-how-far-off": "json",
+    "report/07-where-it-is-wrong": "json",
+    "report/08-the-twenty-worst": "json",
+    "report/09-month-by-month": "json",
 }
 
 
@@ -202,6 +207,48 @@ def test_the_model_is_better_than_the_baseline(february: Run) -> None:
     assert february.result["month"] == "2013-02"
     assert -6 < february.result["rmse_change_percent"] < -2
     assert february.result["auc_late"] > february.result["baseline_auc_late"] > 0.6
+
+
+def test_each_metric_has_an_interval_and_so_has_what_it_is_compared_with(february: Run, march: Run) -> None:
+    both = {f"{prefix}{name}" for prefix in ("", "baseline_") for name in ("rmse", "mae", "auc_late")}
+    found = march.load("intervals")
+
+    assert february.load("intervals").keys() == both | {"rmse_change_percent", "bias", "r2"}
+    assert found.keys() == february.load("intervals").keys() | {"champion_rmse", "champion_mae", "champion_auc_late"}
+    for name, (low, high) in found.items():
+        assert low < high
+        assert name not in march.record.metrics or low < march.record.metrics[name] < high
+    assert found["champion_rmse"][0] < march.load("decision")["scores"]["champion"] < found["champion_rmse"][1]
+    assert 2 < found["rmse"][1] - found["rmse"][0] < 20  # some days of March were wild
+    rows = {row["metric"]: row for row in march.page("metrics-and-their-intervals")}
+    assert rows["rmse"]["value"] == march.record.metrics["rmse"]
+    assert [rows["rmse"]["low"], rows["rmse"]["high"]] == found["rmse"]
+
+
+def test_the_intervals_are_those_of_samples_that_are_put_together(
+    example: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = example("evaluate")
+    draw = np.random.default_rng(1)
+    frame = pl.DataFrame({"day": draw.integers(1, 6, 400), "actual": draw.normal(5, 30, 400).round()})
+    frame = frame.with_columns(
+        prediction=(pl.col("actual") / 20).round() * 10 + pl.Series(draw.integers(-9, 9, 400)), baseline=pl.lit(5.0)
+    )
+    parts = frame.partition_by("day", as_dict=True)
+    drawn = np.random.default_rng(evaluate.SEED).multinomial(5, np.full(5, 0.2), evaluate.SAMPLES)[:50]
+    samples = [
+        pl.concat([parts[(day,)] for day, times in enumerate(counts, 1) for _ in range(times)]) for counts in drawn
+    ]
+    want = [evaluate.metrics(sample) for sample in samples]
+    which = frame["day"].to_numpy() - 1
+    late = (frame["actual"] > evaluate.LATE_MINUTES).to_numpy()
+    auc = evaluate._drawn_auc(drawn, which, late, frame["prediction"].to_numpy())
+    assert auc == pytest.approx([metrics["auc_late"] for metrics in want])
+
+    monkeypatch.setattr(evaluate, "SAMPLES", 50)
+    found = evaluate.intervals(frame)
+    for name, ends in found.items():
+        assert ends == pytest.approx(tuple(np.quantile([metrics[name] for metrics in want], [0.025, 0.975]))), name
 
 
 def test_the_predictions_are_there_row_by_row_and_give_the_metrics(february: Run) -> None:
@@ -589,6 +636,23 @@ def test_the_lock_that_goes_along_is_that_of_the_checkout() -> None:
     parts = [(FLIGHTS.parents[1] / f"requirements-{name}.lock").read_text() for name in ("examples", "flights-data")]
 
     assert (FLIGHTS / "requirements.lock").read_text() == "".join(parts)
+
+
+def test_every_task_that_asks_the_source_or_the_store_tries_again(example: Callable[[str], Any]) -> None:
+    tries = {}
+    for name in ("orchestration", "batch"):
+        # Read anew: for other tests the tasks are plain functions.
+        spec = importlib.util.spec_from_file_location(f"{name}_anew", FLIGHTS / f"{name}.py")
+        assert spec
+        assert spec.loader
+        module = importlib.util.module_from_spec(spec)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, spec.name, module)
+            spec.loader.exec_module(module)
+        tries |= {task.name: task.retries for task in vars(module).values() if isinstance(task, Task)}
+
+    asking = dict.fromkeys(("ingest", "features", "evaluate", "decide", "report", "champion", "schedule"), 2)
+    assert tries == asking | {"validate": 0, "train": 0}
 
 
 def test_two_months_and_a_batch_on_a_stack(example: Callable[[str], Any], project: Shell) -> None:
