@@ -639,7 +639,7 @@ def test_the_lock_that_goes_along_is_that_of_the_checkout() -> None:
 
 
 def test_every_task_that_asks_the_source_or_the_store_tries_again(example: Callable[[str], Any]) -> None:
-    tries = {}
+    tries: dict[str, Any] = {}
     for name in ("orchestration", "batch"):
         # Read anew: for other tests the tasks are plain functions.
         spec = importlib.util.spec_from_file_location(f"{name}_anew", FLIGHTS / f"{name}.py")
@@ -678,6 +678,11 @@ def test_two_months_and_a_batch_on_a_stack(example: Callable[[str], Any], projec
     read = {item["name"]: item["run"] for item in march["inputs"]}
     assert read["raw/flights-2013-02"] == read["model"] == february["id"]
     assert "model" in {item["name"] for item in batch["inputs"] if item["kind"] == "model"}
+    raw = {item["name"]: item["sha256"] for item in project.json("why", "flights", "--raw")}
+    first = {artifact["name"]: artifact["sha256"] for artifact in february["artifacts"]}
+    assert {name: raw.get(name) for name in first if name.startswith("raw/")} == {
+        name: sha256 for name, sha256 in first.items() if name.startswith("raw/")
+    }
     digest, _ = sha256_file(FLIGHTS / "requirements.lock")
     assert f"lock files  requirements.lock {digest[:12]}" in project.ok("why", "flights")
 
