@@ -1,4 +1,4 @@
-"""The long list: `python -m tests.faults [--store N] [--processes N] [--api N] [--seed S]`, or `make faults`.
+"""The long list: `python -m tests.faults [--store N] [--processes N] [--points N] [--api N] [--seed S]`; `make faults`.
 
 Plays seeded scenarios and prints a table of them: how often each was played, what was lost, how long it took.
 """
@@ -12,15 +12,17 @@ import tempfile
 import time
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from tests.faults import api_scenarios, process_scenarios, store_scenarios
+from tests.faults import api_scenarios, point_scenarios, process_scenarios, store_scenarios
 from tests.faults.proxy import faulty_proxy
-from tests.faults.stage import staged
+from tests.faults.stage import HEARTBEAT, staged
 
 from shipway.testing import running_s3_server
+
+ON_ONE_STACK = 40
 
 
 class Table:
@@ -31,30 +33,53 @@ class Table:
         self.lost: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)
+        self.recovered: defaultdict[str, list[float]] = defaultdict(list)
         self.faults: Counter[str] = Counter()
 
-    def note(self, name: str, seconds: float, *, lost: bool = False, failed: bool = False, faults: int = 1) -> None:
+    def note(
+        self,
+        name: str,
+        seconds: float,
+        *,
+        recovered: float | None = None,
+        lost: bool = False,
+        failed: bool = False,
+        faults: int = 1,
+    ) -> None:
         """Take note of one scenario."""
         self.played[name] += 1
         self.lost[name] += lost
         self.failed[name] += failed
         self.faults[name] += faults
         self.seconds[name].append(seconds)
+        if recovered is not None:
+            self.recovered[name].append(recovered)
 
     def lines(self, failed: str) -> list[str]:
         """Return the table as Markdown."""
-        rows = [f"| scenario | played | faults | lost | {failed} | seconds, median | most |", "|---|" + "--:|" * 6]
+        heads = ["scenario", "played", "faults", "lost", failed, "seconds, median", "most"]
+        heads += ["recovered after, median", "most"] if self.recovered else []
+        rows = [heads, ["---", *["--:"] * (len(heads) - 1)]]
         for name in sorted(self.played):
-            took = self.seconds[name]
-            rows.append(
-                f"| {name} | {self.played[name]} | {self.faults[name]} | {self.lost[name]} "
-                f"| {self.failed[name]} | {statistics.median(took):.1f} | {max(took):.1f} |"
-            )
-        rows.append(
-            f"| **all** | {self.played.total()} | {self.faults.total()} | {self.lost.total()} "
-            f"| {self.failed.total()} | | |"
-        )
-        return rows
+            counts = [str(count[name]) for count in (self.played, self.faults, self.lost, self.failed)]
+            rows.append([name, *counts, *median_and_most(self.seconds[name])])
+            rows[-1] += median_and_most(self.recovered[name]) if self.recovered else []
+        totals = [str(count.total()) for count in (self.played, self.faults, self.lost, self.failed)]
+        rows.append(["**all**", *totals, *[""] * (len(heads) - 5)])
+        return [f"| {' | '.join(row)} |" for row in rows] + self.against_heartbeats()
+
+    def against_heartbeats(self) -> list[str]:
+        """Return how many recovered within three heartbeats, which is the goal."""
+        seconds, goal = [each for some in self.recovered.values() for each in some], 3 * HEARTBEAT
+        if not seconds:
+            return []
+        within = sum(each <= goal for each in seconds)
+        return ["", f"Within three heartbeats, {goal} s, {within} of {len(seconds)} recovered."]
+
+
+def median_and_most(seconds: list[float]) -> list[str]:
+    """Return two numbers for a table."""
+    return [f"{statistics.median(seconds):.1f}", f"{max(seconds):.1f}"] if seconds else ["", ""]
 
 
 def play_store(seeds: range) -> Table:
@@ -81,12 +106,29 @@ def play_store(seeds: range) -> Table:
 def play_processes(seeds: range) -> Table:
     """Play scenarios of processes, some on each of a few stacks, one after the other."""
     table = Table()
-    left = list(seeds)
-    while left:
-        some, left = left[:40], left[40:]
+    for some in batched(seeds):
         with tempfile.TemporaryDirectory(prefix="swf-") as folder, staged(Path(folder) / "s") as stage:
             play_each(table, some, partial(process_scenarios.play, stage), process_scenarios.name)
     return table
+
+
+def play_points(seeds: range) -> Table:
+    """Play scenarios of points of a run's life, some on each of a few stacks, one after the other."""
+    table = Table()
+    for some in batched(seeds):
+        with (
+            tempfile.TemporaryDirectory(prefix="swp-") as folder,
+            staged(Path(folder) / "s") as stage,
+            point_scenarios.watched_runs(stage) as watched,
+        ):
+            play_each(table, some, partial(point_scenarios.play, watched), point_scenarios.name)
+    return table
+
+
+def batched(seeds: range) -> Iterator[range]:
+    """Yield so many seeds at a time as are played on one stack."""
+    for begin in range(0, len(seeds), ON_ONE_STACK):
+        yield seeds[begin : begin + ON_ONE_STACK]
 
 
 def play_api(seeds: range) -> Table:
@@ -115,8 +157,14 @@ def play_each(
             tell(seed, error)
             table.note(name(seed), 0.0, lost=True)
         else:
-            print(seed, outcome, flush=True)
-            table.note(outcome.name, outcome.seconds, failed=outcome.again > 0, faults=outcome.faults)
+            print(seed, name(seed), outcome, flush=True)
+            table.note(
+                outcome.name,
+                outcome.seconds,
+                recovered=getattr(outcome, "recovered", None),
+                failed=outcome.again > 0,
+                faults=outcome.faults,
+            )
 
 
 def tell(seed: int, error: Exception) -> None:
@@ -130,6 +178,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("--store", type=int, default=450, help="scenarios of the store")
     parser.add_argument("--processes", type=int, default=72, help="scenarios of processes")
+    parser.add_argument("--points", type=int, default=56, help="scenarios of points of a run's life")
     parser.add_argument("--api", type=int, default=40, help="scenarios of the API")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     options = parser.parse_args()
@@ -141,6 +190,9 @@ def main() -> int:
     if options.processes:
         table = play_processes(range(options.seed, options.seed + options.processes))
         tables.append(("Processes", table, "begun again"))
+    if options.points:
+        table = play_points(range(options.seed, options.seed + options.points))
+        tables.append(("Points of a run's life", table, "begun again"))
     for title, table, failed in tables:
         print(f"\n### {title}\n", *table.lines(failed), sep="\n")
     return 1 if any(table.lost.total() for _, table, _ in tables) else 0

@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from tests.faults.process_scenarios import ended
+from tests.faults.process_scenarios import last
 from tests.faults.proxy import Choose, FaultyProxy, Request, at_random, faulty_proxy
-from tests.faults.stage import Stage, audit, is_final, state_type, wait
+from tests.faults.stage import FINAL, Stage, audit, is_final, state_type, wait
 
 from shipway.errors import NotFoundError
 
@@ -108,7 +108,7 @@ def play(worker: Far, seed: int) -> Outcome:
     audit(stage, runs, completed=kind != "500")
     states = Counter(state_type(stage, run) for run in runs)
     again = sum(stage.run(run)["run_count"] > 1 for run in runs)
-    return Outcome(kind, max(ended(stage, runs) - began, 0.0), dict(states), again, faults)
+    return Outcome(kind, max(last(stage, runs, FINAL) - began, 0.0), dict(states), again, faults)
 
 
 def about(word: str, choose: Choose) -> Choose:

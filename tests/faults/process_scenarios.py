@@ -7,6 +7,8 @@ import random
 import signal
 import subprocess
 import time
+from collections import Counter
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +21,7 @@ VICTIMS = ("server", "store", "worker", "template", "child", "supervisor", "work
 SIGNALS = ("KILL", "STOP", "TERM")
 LONGEST_STOP = 16.0
 """Seconds for which a process is stopped at most: longer than a run may be silent."""
+NEVER = "1970-01-01T00:00:00+00:00"
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Outcome:
     Attributes:
         name: who was hit, and how.
         seconds: from then until every run had ended.
+        recovered: seconds until the stack was ready and each run was Running for the last time; from the hit on, or
+            from when what was stopped went on.
         states: how often each state was a run's last.
         again: how many runs were begun more than once.
         faults: how many processes were hit; none where what was to be hit was not there at that moment.
@@ -35,6 +40,7 @@ class Outcome:
 
     name: str
     seconds: float
+    recovered: float
     states: dict[str, int]
     again: int
     faults: int = 1
@@ -50,30 +56,41 @@ def play(stage: Stage, seed: int) -> Outcome:
     time.sleep(dice.uniform(0, 3))
     pids = find(stage, victim, runs, command)
     hit = time.monotonic()
-    pause = dice.uniform(0.2, LONGEST_STOP) if how == "STOP" else 0.0
-    strike(pids, victim, how, pause)
+    over = strike(pids, victim, how, dice.uniform(0.2, LONGEST_STOP))
+    stage.ready()
+    ready = time.monotonic()
     if command:
         command.wait(120)
-    stage.ready()
     # What is killed with its run alone has crashed, as Prefect has it; whatever else happens is mended.
     audit(stage, runs, completed=victim != "child")
-    seconds = max(ended(stage, runs) - hit, 0.0)
-    states: dict[str, int] = {}
-    for run in runs:
-        states[state_type(stage, run)] = states.get(state_type(stage, run), 0) + 1
-    again = sum(stage.run(run)["run_count"] > 1 for run in runs)
-    return Outcome(name(seed), seconds, states, again, faults=len(pids))
+    return outcome(name(seed), stage, runs, hit=hit, over=over, ready=ready, faults=len(pids))
 
 
-def strike(pids: list[int], victim: str, how: str, pause: float) -> None:
-    """Kill, stop for some seconds, or ask to end; returns when it shows."""
+def outcome(name: str, stage: Stage, runs: list[str], *, hit: float, over: float, ready: float, faults: int) -> Outcome:
+    """Return how a scenario went, from its times: of the hit, of its end, of when the stack was ready again."""
+    return Outcome(
+        name,
+        max(last(stage, runs, FINAL) - hit, 0.0),
+        max(ready - over, last(stage, runs, {"RUNNING"}) - over, 0.0),
+        dict(Counter(state_type(stage, run) for run in runs)),
+        sum(stage.run(run)["run_count"] > 1 for run in runs),
+        faults,
+    )
+
+
+def strike(pids: list[int], victim: str, how: str, pause: float, then: Callable[[], None] = lambda: None) -> float:
+    """Kill, stop for some seconds, or ask to end, and do something `then`; return, when it shows, when it was over."""
     kill(*pids, number=getattr(signal, f"SIG{how}"))
+    over = time.monotonic()
+    then()
     if how == "STOP":
         time.sleep(pause)
         kill(*pids, number=signal.SIGCONT)
+        over = time.monotonic()
     elif victim == "supervisor":
         # Until it has ended, what it has written says that all is well.
         wait(lambda: not any(map(alive, pids)), "the supervisor has ended")
+    return over
 
 
 def chosen(seed: int) -> tuple[str, str]:
@@ -117,13 +134,13 @@ def deploy(stage: Stage) -> subprocess.Popen[bytes]:
     return stage.shell.start("deploy", "./work.py:work", "-n", "d")
 
 
-def ended(stage: Stage, runs: list[str]) -> float:
-    """Return when the last of some runs ended, on the clock of `time.monotonic`."""
-    ends = [patient(partial(last_end, stage, run)) for run in runs]
-    return time.monotonic() - (datetime.now(UTC) - datetime.fromisoformat(max(ends))).total_seconds()
+def last(stage: Stage, runs: list[str], types: Collection[str]) -> float:
+    """Return when the last of some runs last got into a state of some types, on the clock of `time.monotonic`."""
+    times = [patient(partial(last_state, stage, run, types)) for run in runs]
+    return time.monotonic() - (datetime.now(UTC) - datetime.fromisoformat(max(times))).total_seconds()
 
 
-def last_end(stage: Stage, run: str) -> str:
-    """Return when a run reached its last final state."""
+def last_state(stage: Stage, run: str, types: Collection[str]) -> str:
+    """Return when a run last got into a state of some types; the beginning of time where it never did."""
     states = stage.api.request("GET", f"/flow_run_states/?flow_run_id={run}")
-    return str(max(state["timestamp"] for state in states if state["type"] in FINAL))
+    return str(max((state["timestamp"] for state in states if state["type"] in types), default=NEVER))

@@ -88,6 +88,8 @@ class FaultyProxy:
         choose: says what befalls each request; set anew at any time.
         refused: how the paths end whose WebSockets are refused.
         done: how often each fault befell a request, and how often a WebSocket was `refused`.
+        gate: while it is closed, connections that are to break wait for it, each at its point.
+        waiting: the requests of those.
     """
 
     def __init__(self, server: str, seed: int = 0) -> None:
@@ -95,6 +97,9 @@ class FaultyProxy:
         self.choose: Choose = nothing
         self.refused: tuple[str, ...] = ()
         self.done: Counter[str] = Counter()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.waiting: list[Request] = []
         self._server = urlsplit(server)
         self._dice = random.Random(seed)  # noqa: S311
         self._answers: dict[tuple[str, str], bytes] = {}
@@ -167,10 +172,11 @@ class FaultyProxy:
             await writer.drain()
             return True
         elif fault == "reset":
+            await self._wait_at_gate(request)
             reset(writer)
             return False
         elif fault == "cut":
-            await self._ask(request.head, request.body[: len(request.body) // 2], whole=False)
+            await self._ask_half(request)
             reset(writer)
             return False
         elif fault == "garble" and request.body:
@@ -184,6 +190,7 @@ class FaultyProxy:
         answer = await self._ask(request.head, request.body)
         end = answer.find(b"\r\n\r\n") + 4
         if fault == "lose":
+            await self._wait_at_gate(request)
             reset(writer)
             return False
         if fault == "truncate" and len(answer) > end:
@@ -203,14 +210,28 @@ class FaultyProxy:
         await writer.drain()
         return True
 
-    async def _ask(self, head: bytes, body: bytes, *, whole: bool = True) -> bytes:
-        """Return the server's answer to a request, head and body as they came; nothing where it is not sent whole."""
+    async def _wait_at_gate(self, request: Request) -> None:
+        self.waiting.append(request)
+        while not self.gate.is_set():
+            await asyncio.sleep(0.02)
+        self.waiting.remove(request)
+
+    async def _ask_half(self, request: Request) -> None:
+        """Send the server half of a request, and no more."""
+        _, writer = await asyncio.open_connection(self._server.hostname, self._server.port)
+        try:
+            writer.write(request.head + request.body[: len(request.body) // 2])
+            await writer.drain()
+            await self._wait_at_gate(request)
+        finally:
+            writer.close()
+
+    async def _ask(self, head: bytes, body: bytes) -> bytes:
+        """Return the server's answer to a request, head and body as they came."""
         reader, writer = await asyncio.open_connection(self._server.hostname, self._server.port)
         try:
             writer.write(head + body)
             await writer.drain()
-            if not whole:
-                return b""
             while True:
                 answer = await reader.readuntil(b"\r\n\r\n")
                 if not answer.startswith(b"HTTP/1.1 100"):

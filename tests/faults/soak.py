@@ -22,8 +22,9 @@ from pathlib import Path
 from statistics import median
 
 import psutil
-from tests.faults.process_scenarios import SIGNALS, find, last_end, strike
-from tests.faults.stage import FINAL, TAG, Stage, audit, is_final, patient, staged, state_type, wait
+from tests.faults.flows import TAG
+from tests.faults.process_scenarios import SIGNALS, find, last_state, strike
+from tests.faults.stage import FINAL, Stage, audit, is_final, patient, staged, state_type, wait
 
 from shipway.stack import facts
 
@@ -201,7 +202,7 @@ def main() -> int:
         states = soak.check()
         behind = time.monotonic() - behind
         again = sum(stage.run(run)["run_count"] > 1 for run in soak.runs)
-        last = max(last_end(stage, run) for run in soak.runs)
+        last = max(last_state(stage, run, FINAL) for run in soak.runs)
     memory, descriptors = soak.growth()
     print(
         f"{options.minutes:g} minutes, seed {options.seed}: {len(soak.runs)} runs started, {soak.hits.total()} faults.",

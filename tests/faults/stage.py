@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 from tests.acceptance.conftest import Shell, give_tables, quiet_port
+from tests.faults.flows import FLOW, TAG
 
 from shipway.digest import sha256_file
 from shipway.errors import NotFoundError, ShipwayError
@@ -34,54 +35,6 @@ LIMIT = 300.0
 HEARTBEAT = 3
 """Seconds between two signs of life by default; a run is taken for dead after three that do not come, or 10 s."""
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-TAG = "gpu"
-FLOW = '''
-import atexit
-import os
-import time
-from pathlib import Path
-
-from prefect import flow, task
-from prefect.runtime import flow_run
-
-import shipway
-
-LIVES = Path({lives!r})
-
-
-def live() -> int:
-    """Leave word of this process, and say which attempt of the run it is."""
-    count = flow_run.run_count
-    (LIVES / f"{{flow_run.id}}.{{count}}").write_text(str(os.getpid()))
-    return count
-
-
-@task(tags=["{tag}"])
-def hold(seconds: float) -> None:
-    time.sleep(seconds)
-
-
-@flow
-def work(seconds: float = 0.0, first: float | None = None, linger: float = 0.0) -> None:
-    """Save before and after some time, in which a slot is held; the first attempt may take another time than others.
-
-    The process may live on after that.
-    """
-    atexit.register(time.sleep, linger)
-    count = live()
-    shipway.save("begun", count)
-    Path("left.txt").write_text(str(count))
-    hold(first if count == 1 and first is not None else seconds)
-    shipway.save("numbers", list(range(count, count + 5000)))
-
-
-@flow(retries=1, retry_delay_seconds=12)
-def stumble() -> None:
-    """Fail once; Prefect tries it again in the same process, after a while."""
-    if live() == 1:
-        raise RuntimeError("once")
-    shipway.save("begun", flow_run.run_count)
-'''
 
 
 @dataclass
@@ -91,12 +44,17 @@ class Stage:
     Attributes:
         shell: runs commands in the project.
         lives: where runs leave word of their processes.
+        points: where they are asked to stay at a point of their lives.
         deployments: ids by flow.
     """
 
     shell: Shell
     lives: Path
     deployments: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def points(self) -> Path:
+        return self.lives.parent / "points"
 
     @property
     def settings(self) -> Settings:
@@ -190,6 +148,7 @@ def staged(folder: Path, *, heartbeat: int = HEARTBEAT, **variables: str) -> Ite
         skip_or_fail("the S3 server has no wheel for this machine")
     lives = folder / "lives"
     lives.mkdir(parents=True)
+    (folder / "points").mkdir()
     project = folder / "project"
     project.mkdir()
     (project / "shipway.toml").write_text(
@@ -204,7 +163,7 @@ def staged(folder: Path, *, heartbeat: int = HEARTBEAT, **variables: str) -> Ite
         if "TEST_TABLES" in os.environ:
             give_tables(project)
         shell.ok("up", "--detach")
-        (project / "work.py").write_text(FLOW.format(lives=str(lives), tag=TAG))
+        (project / "work.py").write_text(FLOW.format(lives=str(lives), points=str(stage.points), tag=TAG))
         (project / ".shipwayignore").write_text("cache/\n")
         for flow in ("work", "stumble"):
             shell.ok("deploy", f"./work.py:{flow}", "-n", "d")

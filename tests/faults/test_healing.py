@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from tests.faults.flows import TAG
 from tests.faults.hardship import little_memory
 from tests.faults.process_scenarios import alive
-from tests.faults.stage import TAG, Stage, audit, kill, staged, wait
+from tests.faults.stage import Stage, audit, kill, staged, wait
 
 from shipway.prefect.automations import automations, ensure_automations, silence_seconds
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.faults import api_scenarios, process_scenarios, store_scenarios
+from tests.faults import api_scenarios, point_scenarios, process_scenarios, store_scenarios
 from tests.faults.proxy import FAULTS, faulty_proxy
 from tests.faults.stage import Stage, staged
 
@@ -60,3 +60,15 @@ def test_an_api_behind_a_bad_network(far: api_scenarios.Far, seed: int) -> None:
 @pytest.mark.parametrize("seed", PROCESSES, ids=process_scenarios.name)
 def test_processes_that_are_hit(stage: Stage, seed: int) -> None:
     process_scenarios.play(stage, seed)
+
+
+@pytest.fixture(scope="module")
+def watched(stage: Stage) -> Iterator[point_scenarios.Watched]:
+    with point_scenarios.watched_runs(stage) as found:
+        yield found
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(point_scenarios.ALL), ids=point_scenarios.name)
+def test_processes_that_are_hit_at_a_point(watched: point_scenarios.Watched, seed: int) -> None:
+    point_scenarios.play(watched, seed)
