@@ -177,8 +177,8 @@ def main() -> int:
     """Play the lists; return 1 where anything was lost."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("--store", type=int, default=450, help="scenarios of the store")
-    parser.add_argument("--processes", type=int, default=72, help="scenarios of processes")
-    parser.add_argument("--points", type=int, default=56, help="scenarios of points of a run's life")
+    parser.add_argument("--processes", type=int, default=81, help="scenarios of processes")
+    parser.add_argument("--points", type=int, default=64, help="scenarios of points of a run's life")
     parser.add_argument("--api", type=int, default=40, help="scenarios of the API")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     options = parser.parse_args()

@@ -137,8 +137,9 @@ def play(watched: Watched, seed: int) -> Outcome:
 
 
 def chosen(seed: int) -> tuple[str, str, str]:
-    """Return the point, who is hit, and how; their numbers have no divisor in common, so that seeds meet them all."""
-    point, victim, how = POINTS[seed % len(POINTS)], VICTIMS[seed % len(VICTIMS)], SIGNALS[seed % len(SIGNALS)]
+    """Return the point, who is hit, and how; each few seeds that follow on each other are about all points."""
+    point, how = POINTS[seed % len(POINTS)], SIGNALS[seed % len(SIGNALS)]
+    victim = VICTIMS[(seed + seed // len(POINTS)) % len(VICTIMS)]
     # What has been claimed only has no process of its own.
     return point, "worker and child" if (point, victim) == ("claimed", "child") else victim, how
 

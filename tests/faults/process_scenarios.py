@@ -14,10 +14,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from tests.faults.stage import FINAL, Stage, audit, kill, patient, state_type, wait
+import psutil
+from tests.faults.stage import FINAL, Stage, audit, children, kill, patient, state_type, wait
 
 RUNS = 3
-VICTIMS = ("server", "store", "worker", "template", "child", "supervisor", "worker and child", "command")
+VICTIMS = (
+    *("server", "store", "worker", "template", "child", "supervisor"),
+    *("worker and child", "command", "everything"),
+)
+"""`everything` is what happens to a machine: power off, a sleep, a shutdown."""
 SIGNALS = ("KILL", "STOP", "TERM")
 LONGEST_STOP = 16.0
 """Seconds for which a process is stopped at most: longer than a run may be silent."""
@@ -87,9 +92,9 @@ def strike(pids: list[int], victim: str, how: str, pause: float, then: Callable[
         time.sleep(pause)
         kill(*pids, number=signal.SIGCONT)
         over = time.monotonic()
-    elif victim == "supervisor":
-        # Until it has ended, what it has written says that all is well.
-        wait(lambda: not any(map(alive, pids)), "the supervisor has ended")
+    elif victim != "command":
+        # Until it has ended, and that may take its time, what the supervisor has written says that all is well.
+        wait(lambda: not any(map(works, pids)), "what was hit has ended")
     return over
 
 
@@ -110,12 +115,15 @@ def find(stage: Stage, victim: str, runs: list[str], command: subprocess.Popen[b
         return [command.pid] if command else []
     if victim == "template":
         return stage.templates()
-    children = [int(path.read_text() or 0) for run in runs for path in stage.lives.glob(f"{run}.*")]
-    children = [pid for pid in children if pid and alive(pid)]
+    if victim == "everything":
+        supervisor = stage.service("supervisor")
+        return [supervisor, *(process.pid for process in children(supervisor))]
+    found = [int(path.read_text() or 0) for run in runs for path in stage.lives.glob(f"{run}.*")]
+    found = [pid for pid in found if pid and alive(pid)]
     if victim == "child":
-        return children[:1]
+        return found[:1]
     if victim == "worker and child":
-        return [stage.service("worker"), *stage.templates(), *children]
+        return [stage.service("worker"), *stage.templates(), *found]
     return [stage.service(victim)]
 
 
@@ -124,6 +132,13 @@ def alive(pid: int) -> bool:
     with suppress(ProcessLookupError):
         os.kill(pid, 0)
         return True
+    return False
+
+
+def works(pid: int) -> bool:
+    """Tell whether a process is there, and has not ended without anybody having asked how."""
+    with suppress(psutil.Error):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     return False
 
 

@@ -31,6 +31,7 @@ from shipway.run.session import Session
 from shipway.run.upkeep import Collection, collect
 from shipway.run.verify import verify
 from shipway.store.object_store import ObjectStore
+from shipway.store.url import StoreConfig
 from shipway.testing import S3Server
 
 RETRY_SECONDS = 6.0
@@ -82,28 +83,19 @@ def play(server: S3Server, seed: int) -> Outcome:
     """Play the scenario of a seed and check what it left; raises AssertionError where a guarantee was broken."""
     dice = random.Random(seed)  # noqa: S311
     action, fault = chosen(seed)
-    # A bucket of each server, a prefix of each scenario: the server keeps a volume for every bucket, and has so many.
-    if server.endpoint_url not in BUCKETS:
-        BUCKETS[server.endpoint_url] = server.new_bucket()
-    config = replace(server.config(BUCKETS[server.endpoint_url]), prefix=f"seed-{seed}")
+    config = config_of(server, f"seed-{seed}")
     with tempfile.TemporaryDirectory(prefix="shipway-faults-") as folder, ExitStack() as stack:
         scratch = Path(folder)
         if fault == "full disk":
             scratch = stack.enter_context(small_disk(scratch / "disk"))
-        straight = ObjectStore(config)
-        source = write_project(Path(folder) / "project", dice)
-        release = build(scan(source), straight)
-        move_pointer(straight, FLOW, NAME, release.version)
-        commit(straight, scratch, 1, {"numbers": [1, 2, 3], "large": bytes(9 << 20)})
         proxy = PROXIES[server.endpoint_url]
+        proxy.befall(nothing)
         faulty = ObjectStore(
             replace(config, endpoint_url=proxy.url if fault in FAULTS else config.endpoint_url),
             retry_seconds=RETRY_SECONDS,
             outage_seconds=RETRY_SECONDS,
         )
-        faulty.known = True
-        proxy.befall(nothing)
-        it = Play(straight, faulty, proxy, scratch, dice, release.version, source)
+        it = furnish(config, faulty, proxy, Path(folder) / "project", scratch, dice)
         failed = None
         try:
             with suffering(it, fault, seed):
@@ -115,6 +107,25 @@ def play(server: S3Server, seed: int) -> Outcome:
         faults = proxy.done.total() if fault in FAULTS else 1
         check(it)
     return Outcome(name(seed), failed, faults)
+
+
+def config_of(server: S3Server, prefix: str) -> StoreConfig:
+    """Return a store in a server: the server keeps a volume for every bucket, and has so many."""
+    if server.endpoint_url not in BUCKETS:
+        BUCKETS[server.endpoint_url] = server.new_bucket()
+    return server.config(BUCKETS[server.endpoint_url], prefix)
+
+
+def furnish(
+    config: StoreConfig, faulty: ObjectStore, proxy: FaultyProxy, source: Path, scratch: Path, dice: random.Random
+) -> Play:
+    """Put a release and a run's data into a store, which `faulty` knows then."""
+    straight = ObjectStore(config)
+    release = build(scan(write_project(source, dice)), straight)
+    move_pointer(straight, FLOW, NAME, release.version)
+    commit(straight, scratch, 1, {"numbers": [1, 2, 3], "large": bytes(9 << 20)})
+    faulty.known = True
+    return Play(straight, faulty, proxy, scratch, dice, release.version, source)
 
 
 @contextmanager

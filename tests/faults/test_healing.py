@@ -219,6 +219,34 @@ def test_a_run_whose_worker_dies_while_it_cancels_it_is_cancelled(stage: Stage) 
     audit(stage, [run], completed=False)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("worker_too", [False, True], ids=["the run", "worker and run"])
+def test_the_slot_of_a_deployments_own_limit_is_freed(stage: Stage, worker_too: bool) -> None:
+    """The next run, which waits for it, begins."""
+    path = f"/deployments/{stage.deployments['work']}"
+    stage.api.request("PATCH", path, {"concurrency_limit": 1})
+    try:
+        run = stage.start(first=600)
+        pid = stage.pid(run)
+        following = stage.start()
+        stage.wait_for(following, "AwaitingConcurrencySlot")
+        assert own_slots(stage) == 1
+        kill(*((stage.service("worker"), *stage.templates()) if worker_too else ()), pid)
+        stage.wait_for(following, "Completed")
+        stage.wait_for(run, "Completed" if worker_too else "Crashed")
+        assert stage.run(run)["run_count"] == 1 + worker_too
+        audit(stage, [run, following], completed=worker_too)
+        wait(lambda: own_slots(stage) == 0, lambda: f"the slot is freed: {own_slots(stage)}")
+    finally:
+        stage.api.request("PATCH", path, {"concurrency_limit": None})
+
+
+def own_slots(stage: Stage) -> int:
+    """Return how many slots of the deployment's own limit are held."""
+    limit = stage.api.request("GET", f"/deployments/{stage.deployments['work']}")["global_concurrency_limit"]
+    return int(stage.api.request("GET", f"/v2/concurrency_limits/{limit['id']}")["active_slots"])
+
+
 def slots(stage: Stage) -> int:
     """Return how many slots of the tag are held."""
     return len(stage.api.request("GET", f"/concurrency_limits/tag/{TAG}")["active_slots"])
