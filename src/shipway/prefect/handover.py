@@ -185,7 +185,9 @@ class Preparations:
 
     def _check_out(self, version: Version, block: str, config: StoreConfig) -> Workspace:
         cache = Cache.open(self._settings.cache_folder, self._settings.cache_max_bytes)
-        return open_workspace(open_store(config), version, parent=self._folder, block=block, cache=cache)
+        # The release was built into it.
+        store = open_store(config, known=True)
+        return open_workspace(store, version, parent=self._folder, block=block, cache=cache)
 
 
 def our_step(pull_steps: list[dict[str, Any]] | None) -> Mapping[str, Any] | None:

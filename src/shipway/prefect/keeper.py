@@ -45,7 +45,7 @@ WHOSE = "shipway.prefect.kept:whose"
 
 def open_block(block: str) -> Any:
     """Open a store by its block's name; a run's child processes call this."""
-    return store_of(Settings.load(), block)
+    return store_of(Settings.load(), block, known=True)
 
 
 def keep_data(flow: Flow[..., Any], flow_run: FlowRun, workspace: Workspace, code: Code | None = None) -> _Keeper:
@@ -124,7 +124,7 @@ class _Keeper:
         self.error: tuple[str, ...] | None = None
         self.tasks: dict[str, TaskFacts] = {}
         # The run's code came from it.
-        self.store = open_store(code.store, known=True) if code else store_of(settings, workspace.store)
+        self.store = open_store(code.store, known=True) if code else store_of(settings, workspace.store, known=True)
         deployment = code.deployment if code else _deployment_name(settings, flow_run)
         self.deployment = f"{flow.name}/{deployment}" if deployment else None
 

@@ -47,7 +47,9 @@ def release(store: str, release: str | None = None) -> dict[str, Any]:
         raise InputError("the run carries no release", hint="apply the deployment again, then start a new run")
     version = Version.parse(stamp or release)
     cache = Cache.open(settings.cache_folder, settings.cache_max_bytes)
-    workspace = open_workspace(store_of(settings, store), version, parent=Path.cwd(), block=store, cache=cache)
+    # The release was built into it.
+    origin = store_of(settings, store, known=True)
+    workspace = open_workspace(origin, version, parent=Path.cwd(), block=store, cache=cache)
     if run_id:
         workspaces[run_id] = workspace = workspace.watched()
     # The engine removes the workspace when the run's data is safe; this serves where another engine runs the flow.

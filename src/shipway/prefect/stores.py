@@ -23,14 +23,19 @@ _READ = _NESTED | {
 """What is read of a block of any of these kinds."""
 
 
-def store_of(settings: Settings, block: str) -> Store:
+def store_of(settings: Settings, block: str, *, known: bool = False) -> Store:
     """Open the store that a block describes.
+
+    Args:
+        settings: whose server has the block.
+        block: `TYPE/NAME`.
+        known: whether the store has answered somebody before, so that its silence is an outage, to be waited out.
 
     Raises:
         InputError: `block` is not `TYPE/NAME`, or of a type that is no store.
         NotFoundError: there is no such block.
     """
-    return open_store(store_config(settings, block))
+    return open_store(store_config(settings, block), known=known)
 
 
 def store_config(settings: Settings, block: str) -> StoreConfig:
