@@ -1,4 +1,4 @@
-"""The long list: `python -m tests.faults [--store N] [--processes N] [--points N] [--api N] [--seed S]`; `make faults`.
+"""The long list: `python -m tests.faults [--store N] [--processes N] [--points N] [--stacks N] [--api N] [--seed S]`.
 
 Plays seeded scenarios and prints a table of them: how often each was played, what was lost, how long it took.
 """
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from tests.faults import api_scenarios, point_scenarios, process_scenarios, store_scenarios
+from tests.faults import api_scenarios, point_scenarios, process_scenarios, stack_hardship, store_scenarios
 from tests.faults.proxy import faulty_proxy
 from tests.faults.stage import HEARTBEAT, staged
 
@@ -125,6 +125,15 @@ def play_points(seeds: range) -> Table:
     return table
 
 
+def play_stacks(seeds: range) -> Table:
+    """Play scenarios of a stack in trouble, some on each of a few stacks, one after the other."""
+    table = Table()
+    for some in batched(seeds):
+        with tempfile.TemporaryDirectory(prefix="swt-") as folder, stack_hardship.troubled(Path(folder)) as it:
+            play_each(table, some, partial(stack_hardship.play, it), stack_hardship.name)
+    return table
+
+
 def batched(seeds: range) -> Iterator[range]:
     """Yield so many seeds at a time as are played on one stack."""
     for begin in range(0, len(seeds), ON_ONE_STACK):
@@ -179,6 +188,7 @@ def main() -> int:
     parser.add_argument("--store", type=int, default=450, help="scenarios of the store")
     parser.add_argument("--processes", type=int, default=81, help="scenarios of processes")
     parser.add_argument("--points", type=int, default=64, help="scenarios of points of a run's life")
+    parser.add_argument("--stacks", type=int, default=25, help="scenarios of a stack on a machine in trouble")
     parser.add_argument("--api", type=int, default=40, help="scenarios of the API")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     options = parser.parse_args()
@@ -193,6 +203,9 @@ def main() -> int:
     if options.points:
         table = play_points(range(options.seed, options.seed + options.points))
         tables.append(("Points of a run's life", table, "begun again"))
+    if options.stacks:
+        table = play_stacks(range(options.seed, options.seed + options.stacks))
+        tables.append(("A stack on a machine in trouble", table, "begun again"))
     for title, table, failed in tables:
         print(f"\n### {title}\n", *table.lines(failed), sep="\n")
     return 1 if any(table.lost.total() for _, table, _ in tables) else 0

@@ -18,14 +18,14 @@ DAY = 86_400.0
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """Give a folder on a disk of its own, of `DISK_BYTES`.
+def small_disk(folder: Path, size: int = DISK_BYTES) -> Iterator[Path]:
+    """Give a folder on a disk of its own, of so many bytes.
 
     Raises:
         PermissionError: this user may mount none.
     """
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", folder], check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=False).returncode:
         raise PermissionError("a small disk can be mounted by root only")
     try:
         yield folder

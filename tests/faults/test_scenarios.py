@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.faults import api_scenarios, point_scenarios, process_scenarios, store_scenarios
+from tests.faults import api_scenarios, point_scenarios, process_scenarios, stack_hardship, store_scenarios
 from tests.faults.proxy import FAULTS, faulty_proxy
 from tests.faults.stage import Stage, staged
 
@@ -72,3 +72,15 @@ def watched(stage: Stage) -> Iterator[point_scenarios.Watched]:
 @pytest.mark.parametrize("seed", range(point_scenarios.ALL), ids=point_scenarios.name)
 def test_processes_that_are_hit_at_a_point(watched: point_scenarios.Watched, seed: int) -> None:
     point_scenarios.play(watched, seed)
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stack_hardship.Troubled]:
+    with stack_hardship.troubled(tmp_path_factory.mktemp("t")) as found:
+        yield found
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(2 * len(stack_hardship.NAMES)), ids=stack_hardship.name)
+def test_a_stack_on_a_machine_in_trouble(troubled: stack_hardship.Troubled, seed: int) -> None:
+    stack_hardship.play(troubled, seed)
