@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from tests.faults import api_scenarios, point_scenarios, process_scenarios
 from tests.faults.flows import TAG
 from tests.faults.hardship import little_memory
 from tests.faults.process_scenarios import alive
@@ -23,6 +24,18 @@ from shipway.prefect.automations import automations, ensure_automations, silence
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with staged(tmp_path_factory.mktemp("h")) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def watched(stage: Stage) -> Iterator[point_scenarios.Watched]:
+    with point_scenarios.watched_runs(stage) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def far(stage: Stage) -> Iterator[api_scenarios.Far]:
+    with api_scenarios.far_worker(stage) as worker:
+        yield worker
 
 
 def test_automations_are_installed_once_and_kept_as_somebody_set_them(stage: Stage) -> None:
@@ -82,6 +95,7 @@ def test_a_run_that_outlives_its_worker_ends_and_is_run_again(stage: Stage, comm
     audit(stage, [run])
 
 
+@pytest.mark.long
 def test_runs_that_are_asked_to_end_with_their_worker_are_handed_back(stage: Stage) -> None:
     """As a service manager does."""
     run = stage.start(first=600)
@@ -217,6 +231,22 @@ def test_a_run_whose_worker_dies_while_it_cancels_it_is_cancelled(stage: Stage) 
 
     stage.wait_for(run, "Cancelled")
     audit(stage, [run], completed=False)
+
+
+@pytest.mark.parametrize("seed", [1, 21], ids=process_scenarios.name)
+def test_processes_that_are_hit(stage: Stage, seed: int) -> None:
+    """A few of the long list, here where a stack is; so the two below."""
+    process_scenarios.play(stage, seed)
+
+
+@pytest.mark.parametrize("seed", [60, 134], ids=point_scenarios.name)
+def test_processes_that_are_hit_at_a_point(watched: point_scenarios.Watched, seed: int) -> None:
+    point_scenarios.play(watched, seed)
+
+
+@pytest.mark.parametrize("seed", [6], ids=api_scenarios.name)
+def test_an_api_behind_a_bad_network(far: api_scenarios.Far, seed: int) -> None:
+    api_scenarios.play(far, seed)
 
 
 @pytest.mark.long
