@@ -76,6 +76,7 @@ def test_the_file_explains_itself() -> None:
         ("release: 1484", "release: x", "release", "is not a Shipway release"),
         ("entrypoint: flows/work.py:main", "entrypoint: work", "entrypoint", "does not name a flow"),
         ("concurrency_limit: null", "concurrency_limit: 0", "concurrency_limit", "is at least 1"),
+        ("concurrency_limit: null", "concurrency_limit: many", "concurrency_limit", "it is not what it should be"),
         ("tags:\n", "tags: [\n", None, "expected"),
         ("tags:\n", "tags: 3\nlist:\n", None, "tags"),
     ],

@@ -315,7 +315,7 @@ def api(basepath: Path) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            data = json.dumps({"data": {"basepath": str(basepath)}}).encode()
+            data = json.dumps({"id": "b", "data": {"basepath": str(basepath)}}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()

@@ -47,7 +47,11 @@ def check_parameters(parameters: Mapping[str, Any], schema: Mapping[str, Any], *
         ParameterError: a parameter is unknown, missing or of the wrong kind.
     """
     known, always = schema.get("properties", {}), schema.get("required", [])
-    if not isinstance(known, Mapping) or not isinstance(always, list):
+    if (
+        not isinstance(known, Mapping)
+        or not isinstance(always, list)
+        or not all(isinstance(name, str) for name in always)
+    ):
         raise ParameterError("the flow's schema of parameters is malformed", hint="build the deployment again")
     if unknown := [name for name in parameters if name not in known]:
         hint = f"it takes {', '.join(known)}" if known else "it takes none"

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from msgspec import Struct, ValidationError, convert, to_builtins
@@ -127,6 +128,8 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "work_queue": check_name,
     "concurrency_limit": check_limit,
 }
+_KINDS: Mapping[str, type | UnionType] = {"concurrency_limit": int | float, "interval": str | int | float}
+"""What a check is for, where that is not text."""
 _SCHEDULE_CHECKS: dict[str, Callable[[Any], object]] = {
     "cron": check_cron,
     "interval": parse_interval,
@@ -196,7 +199,7 @@ def _check_fields(values: Mapping[str, Any], checks: Mapping[str, Callable[[Any]
     """Run the checks of the fields that are there; of the wrong type they are found by the conversion."""
     for name, check in checks.items():
         value = values.get(name)
-        if isinstance(value, str) or (name in ("interval", "concurrency_limit") and isinstance(value, int | float)):
+        if isinstance(value, _KINDS.get(name, str)):
             try:
                 check(value)
             except ValueError as error:
