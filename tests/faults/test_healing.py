@@ -109,6 +109,18 @@ def test_runs_that_are_asked_to_end_with_their_worker_are_handed_back(stage: Sta
 
 
 @pytest.mark.long
+def test_runs_of_a_stack_all_of_which_is_asked_to_end_are_run_again(stage: Stage) -> None:
+    """As when a machine is shut down: the server does not wait for the worker."""
+    run = stage.start(first=600)
+    pid = stage.pid(run)
+    kill(stage.service("server"), stage.service("worker"), *stage.templates(), pid, number=signal.SIGTERM)
+    stage.ready()
+    stage.wait_for(run, "Completed")
+    assert stage.run(run)["run_count"] == 2
+    audit(stage, [run])
+
+
+@pytest.mark.long
 def test_a_run_that_dies_just_after_the_server_was_killed_is_run_again_soon(stage: Stage) -> None:
     """What the server was told of it before is what its death follows on, and the server that hears of that is new."""
     run = stage.start(first=600)

@@ -60,7 +60,6 @@ def test_an_api_behind_a_bad_network(far: api_scenarios.Far, seed: int) -> None:
 def expected(seeds: range, name: Callable[[int], str]) -> list[ParameterSet]:
     """Return seeds with their names, and what is known not to be mended yet."""
     reasons = {
-        "SIGTERM": "the server is gone before the worker can hand the runs back",
         "SIGSTOP": "a run taken for dead may complete just before it is set to be run again",
     }
     found = []

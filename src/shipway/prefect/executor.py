@@ -24,6 +24,8 @@ from prefect.runner._state_proposer import StateProposer
 from prefect.states import AwaitingRetry
 from prefect.utilities.engine import propose_state
 
+from shipway.prefect.automations import ZOMBIE
+
 GRACE_SECONDS = 30.0
 """How long a run may take to end when it is asked to; Prefect's own."""
 
@@ -115,8 +117,9 @@ class Executors(FlowRunExecutorContext):
         logger = flow_run_logger(flow_run)
         try:
             state = (await self.client.read_flow_run(flow_run.id)).state
-            if status != -signal.SIGTERM and not (state and state.message == TERMINATED):
-                return
+            message = (state and state.message) or ""
+            if message.startswith(ZOMBIE) or (status != -signal.SIGTERM and message != TERMINATED):
+                return  # the server has it run again, or it ended of itself
             await self._unmark(flow_run.id)
             await propose_state(self.client, AwaitingRetry(), flow_run_id=flow_run.id)
         except Exception as error:  # noqa: BLE001 - the worker ends all the same

@@ -12,6 +12,8 @@ from typing import IO
 
 PREFIX = "shipway-worker-"
 LOCK = "lock"
+ENDING = "ending"
+"""File that is there while the worker lets its runs finish, as it was asked to end."""
 VARIABLE = "SHIPWAY__SCRATCH"
 """Tells a run's process where the folder of its worker is."""
 
@@ -43,6 +45,11 @@ def hold() -> None:
     with suppress(OSError, KeyError):
         # As long as the process, and those that it forks: nothing closes it.
         fcntl.flock(os.open(Path(os.environ[VARIABLE]) / LOCK, os.O_RDONLY), fcntl.LOCK_SH)
+
+
+def is_ending() -> bool:
+    """Tell a run's process whether its worker was asked to end."""
+    return VARIABLE in os.environ and (Path(os.environ[VARIABLE]) / ENDING).exists()
 
 
 def sweep() -> None:

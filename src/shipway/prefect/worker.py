@@ -33,8 +33,8 @@ from shipway.prefect.hooks import Hooks, Place
 from shipway.prefect.patience import be_patient
 from shipway.prefect.pool import POOL_TYPE
 from shipway.prefect.preload import CALLS, MODULES
+from shipway.prefect.scratch import ENDING, Scratch, sweep
 from shipway.prefect.scratch import VARIABLE as SCRATCH
-from shipway.prefect.scratch import Scratch, sweep
 from shipway.prefect.shortcuts import LATER_SECONDS, Due, Later, Reads, shortcuts
 from shipway.prefect.starter import OWN_VARIABLES, Starter, run_environment
 from shipway.prefect.vigil import Vigil
@@ -123,6 +123,8 @@ class ShipwayWorker(ProcessWorker):
     async def teardown(self, *exc_info: Any) -> None:
         """End the runs that are still there, then disconnect."""
         self.draining = self._over = True
+        # Runs that are ended from here on have crashed: nobody waits for them any more.
+        (self._scratch / ENDING).unlink(missing_ok=True)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -295,6 +297,7 @@ class ShipwayWorker(ProcessWorker):
     async def drain(self, seconds: float) -> None:
         """Take up no more runs; let those that are going on finish, and hand back what has not after `seconds`."""
         self.draining = True
+        (self._scratch / ENDING).touch()
         if not self.live:
             return
         self._logger.info("Ending: %d runs may go on for %g s", len(self.live), seconds)
