@@ -42,7 +42,7 @@ def _list(check: Check) -> Check:
 
 
 class _Row:
-    """An object with these fields; those that may be null are null where they are missing."""
+    """An object with these fields, of which the second may be missing or null."""
 
     def __init__(self, needed: Mapping[str, Check], nullable: Mapping[str, Check]) -> None:
         self._needed = needed
@@ -57,9 +57,14 @@ class _Row:
             if name not in row or not check(row[name]):
                 return name
         for name, check in self._nullable.items():
-            if row.setdefault(name, None) is not None and not check(row[name]):
+            if row.get(name) is not None and not check(row[name]):
                 return name
         return None
+
+    def fill(self, row: dict[str, Any]) -> None:
+        """Let what is missing be null."""
+        for name in self._nullable:
+            row.setdefault(name, None)
 
 
 _object = _Row({}, {})
@@ -165,5 +170,8 @@ def _of_row(kind: str, row: Any) -> str | None:
     if not isinstance(row, dict):
         return f"one of the {kind.replace('_', ' ')} is no object"
     # Of what commands do not read nothing is asked.
-    found = _ROWS.get(kind, _object).fault(row)
+    rule = _ROWS.get(kind, _object)
+    found = rule.fault(row)
+    if found is None:
+        rule.fill(row)
     return f"{found!r} of one of the {kind.replace('_', ' ')} is not as it should be" if found else None
