@@ -51,7 +51,7 @@ class Artifact:
         try:
             artifact = cls(**value)
         except TypeError as error:
-            raise IntegrityError(f"a malformed artifact is recorded: {str(error)[:200]}") from None
+            raise IntegrityError(f"a malformed artifact is recorded: {error}") from None
         texts = (artifact.name, artifact.key, artifact.codec)
         counts = (artifact.bytes, 0 if artifact.rows is None else artifact.rows)
         sound = all(isinstance(text, str) for text in texts) and is_sha256(artifact.sha256)

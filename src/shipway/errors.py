@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+MAX_WORDS = 1500
+"""Characters of a message about stored bytes; the address in it may have a thousand."""
+
 
 class ShipwayError(Exception):
     """Something went wrong in Shipway."""
@@ -131,6 +134,10 @@ class IntegrityError(ShipwayError):
     """Stored bytes are not what they were when they were written."""
 
     exit_code = 9
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
+        """Say what happened, at a bounded length: names in the message may be whatever somebody has put there."""
+        super().__init__(message and message[:MAX_WORDS], hint=hint)
 
 
 class RunFailedError(ShipwayError):

@@ -164,7 +164,7 @@ def parse(data: bytes, *, expected: str) -> Manifest:
             raise IntegrityError(f"{what} has version {version}, not {FORMAT}", hint="upgrade Shipway on this machine")
         manifest = _read(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise IntegrityError(f"{what} is malformed: {str(error)[:200]}", hint=HINT) from None
+        raise IntegrityError(f"{what} is malformed: {error}", hint=HINT) from None
     if manifest.release_id != expected:
         raise IntegrityError(f"{what} describes another tree, {manifest.release_id[:12]}", hint=HINT)
     return manifest

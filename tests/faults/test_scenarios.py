@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from _pytest.mark import ParameterSet
 from tests.faults import api_scenarios, point_scenarios, process_scenarios, stack_hardship, store_scenarios
 from tests.faults.proxy import FAULTS, faulty_proxy
 from tests.faults.stage import Stage, staged
@@ -57,21 +56,8 @@ def test_an_api_behind_a_bad_network(far: api_scenarios.Far, seed: int) -> None:
     api_scenarios.play(far, seed)
 
 
-def expected(seeds: range, name: Callable[[int], str]) -> list[ParameterSet]:
-    """Return seeds with their names, and what is known not to be mended yet."""
-    reasons = {
-        "SIGSTOP": "a run taken for dead may complete just before it is set to be run again",
-    }
-    found = []
-    for seed in seeds:
-        reason = reasons.get(name(seed).split()[-1]) if "everything" in name(seed) else None
-        marks = pytest.mark.xfail(strict=False, reason=reason) if reason else ()
-        found.append(pytest.param(seed, id=name(seed), marks=marks))
-    return found
-
-
 @pytest.mark.long
-@pytest.mark.parametrize("seed", expected(PROCESSES, process_scenarios.name))
+@pytest.mark.parametrize("seed", PROCESSES, ids=process_scenarios.name)
 def test_processes_that_are_hit(stage: Stage, seed: int) -> None:
     process_scenarios.play(stage, seed)
 
@@ -83,7 +69,7 @@ def watched(stage: Stage) -> Iterator[point_scenarios.Watched]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", expected(range(point_scenarios.ALL), point_scenarios.name))
+@pytest.mark.parametrize("seed", range(point_scenarios.ALL), ids=point_scenarios.name)
 def test_processes_that_are_hit_at_a_point(watched: point_scenarios.Watched, seed: int) -> None:
     point_scenarios.play(watched, seed)
 

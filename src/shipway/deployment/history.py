@@ -223,7 +223,7 @@ def _decode(store: Store, key: str, data: bytes, etag: str) -> Pointer:
         )
     except (IntegrityError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise IntegrityError(
-            f"{store.url(key)} is malformed: {str(error)[:200]}", hint="apply the deployment again after removing it"
+            f"{store.url(key)} is malformed: {error}", hint="apply the deployment again after removing it"
         ) from None
     if not moves:
         raise IntegrityError(f"{store.url(key)} names no release", hint="apply the deployment again after removing it")

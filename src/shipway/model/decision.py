@@ -75,7 +75,7 @@ class Decision:
                 }
             )
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            raise IntegrityError(f"a decision is malformed: {str(error)[:200]}") from None
+            raise IntegrityError(f"a decision is malformed: {error}") from None
         if decision.verdict != (PROMOTED if decision.promote is True else KEPT):
             given = f"{reprlib.repr(decision.verdict)} and promote={reprlib.repr(decision.promote)}"
             raise IntegrityError(f"a decision is malformed: {given}")

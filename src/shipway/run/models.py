@@ -160,7 +160,7 @@ def decode_champion(store: Store, key: str, data: bytes) -> Champion:
         }
         return Champion(str(document["name"]), **moves)
     except (KeyError, TypeError, ValueError) as error:
-        raise IntegrityError(f"{store.url(key)} is damaged: {str(error)[:200]}") from None
+        raise IntegrityError(f"{store.url(key)} is damaged: {error}") from None
 
 
 def committed(store: Store, document: Mapping[str, Any]) -> tuple[RunRecord, Mapping[str, Any]] | None:
@@ -213,5 +213,5 @@ def _open(store: Store, key: str, data: bytes) -> dict[str, Any]:
         if document.get("format") != FORMAT:
             raise ValueError("it is of an unknown format; a newer Shipway wrote it")
     except ValueError as error:
-        raise IntegrityError(f"{store.url(key)} is damaged: {str(error)[:200]}") from None
+        raise IntegrityError(f"{store.url(key)} is damaged: {error}") from None
     return document

@@ -135,7 +135,7 @@ def read_record(store: Store, key: str) -> RunRecord:
         lists: dict[str, Any] = {name: tuple(document.pop(name, ())) for name in _LISTS}
         return _checked(RunRecord(artifacts=artifacts, **lists, **document))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise IntegrityError(f"{store.url(key)} is not a run record: {str(error)[:200]}") from None
+        raise IntegrityError(f"{store.url(key)} is not a run record: {error}") from None
 
 
 def _finite(value: Any) -> Any:

@@ -110,7 +110,7 @@ def read_kept(store: Store, name: str) -> Kept:
             raise ValueError("it does not say when it expires")  # noqa: TRY004 - what is wrong is the data
         return Kept(str(document["task"]), document["value"], parts, effects, document["expires"])
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise IntegrityError(f"{store.url(name)} is not a task's result: {str(error)[:200]}") from None
+        raise IntegrityError(f"{store.url(name)} is not a task's result: {error}") from None
 
 
 def object_key(key: str) -> str:

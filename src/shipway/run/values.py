@@ -103,7 +103,7 @@ def put_together(tree: Any, files: Sequence[tuple[str, Path]]) -> Any:
     try:
         return _up(tree, files)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise IntegrityError(f"it holds no value: {str(error)[:200]}") from None
+        raise IntegrityError(f"it holds no value: {error}") from None
 
 
 def _down(value: Any, part: Callable[[Any, Codec], int], above: tuple[int, ...]) -> Any:

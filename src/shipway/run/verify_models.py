@@ -39,7 +39,7 @@ def made_by(record: RunRecord, folder: str) -> Iterator[tuple[str, Made]]:
             key = models.version_key(entry["name"], int(entry["version"]))
             yield key, Made(f"{entry['name']} {entry['version']}", run, folder, _digest(entry))
         except (ShipwayError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise IntegrityError(f"the record of {run} names a malformed model: {str(error)[:200]}") from None
+            raise IntegrityError(f"the record of {run} names a malformed model: {error}") from None
 
 
 def check_models(store: Store, made: dict[str, Made]) -> tuple[int, list[Finding]]:
