@@ -57,6 +57,7 @@ class Settings:
         heartbeat_seconds: how often a worker gives a sign of life of each of its runs; three that do not come, and the
             server takes the run for crashed.
         crash_retries: how many times at most a run that fell silent is run again.
+        outage_seconds: for how many seconds a bucket that has answered before is waited for when it does not answer.
         mlflow_seconds: how many seconds a completed run waits at most until MLflow has its mirror.
     """
 
@@ -81,6 +82,7 @@ class Settings:
     drain_seconds: int = 20
     heartbeat_seconds: int = 30
     crash_retries: int = 2
+    outage_seconds: int = 420
     mlflow_seconds: int = 5
 
     @property

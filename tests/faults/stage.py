@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -73,7 +73,7 @@ class Stage:
         assert found is not None
         return open_store(found.store)
 
-    def start(self, flow: str = "work", *, variables: dict[str, str] | None = None, **parameters: object) -> str:
+    def start(self, flow: str = "work", *, variables: Mapping[str, object] | None = None, **parameters: object) -> str:
         """Start a run, with job variables if need be; return its id."""
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}, "job_variables": variables or {}}
         return str(self.api.request("POST", f"/deployments/{self.deployments[flow]}/create_flow_run", body)["id"])

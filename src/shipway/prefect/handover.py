@@ -186,7 +186,7 @@ class Preparations:
     def _check_out(self, version: Version, block: str, config: StoreConfig) -> Workspace:
         cache = Cache.open(self._settings.cache_folder, self._settings.cache_max_bytes)
         # The release was built into it.
-        store = open_store(config, known=True)
+        store = open_store(config, known=True, outage_seconds=self._settings.outage_seconds)
         return open_workspace(store, version, parent=self._folder, block=block, cache=cache)
 
 

@@ -124,7 +124,11 @@ class _Keeper:
         self.error: tuple[str, ...] | None = None
         self.tasks: dict[str, TaskFacts] = {}
         # The run's code came from it.
-        self.store = open_store(code.store, known=True) if code else store_of(settings, workspace.store, known=True)
+        self.store = (
+            open_store(code.store, known=True, outage_seconds=settings.outage_seconds)
+            if code
+            else store_of(settings, workspace.store, known=True)
+        )
         deployment = code.deployment if code else _deployment_name(settings, flow_run)
         self.deployment = f"{flow.name}/{deployment}" if deployment else None
 

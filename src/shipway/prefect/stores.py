@@ -35,7 +35,7 @@ def store_of(settings: Settings, block: str, *, known: bool = False) -> Store:
         InputError: `block` is not `TYPE/NAME`, or of a type that is no store.
         NotFoundError: there is no such block.
     """
-    return open_store(store_config(settings, block), known=known)
+    return open_store(store_config(settings, block), known=known, outage_seconds=settings.outage_seconds)
 
 
 def store_config(settings: Settings, block: str) -> StoreConfig:
