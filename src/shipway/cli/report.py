@@ -34,8 +34,9 @@ EXAMPLES = [
 def command(run: str | None, output: Path | None, fresh: bool, limit: int, show: bool | None, as_json: bool) -> None:
     """Write the page of RUN, named by name or id, to a file and open it; without RUN an overview.
 
-    The page is one HTML file that needs nothing else. It is kept in the store with the run's data; that of a run
-    which did not complete is made of what the server knows. Without --output, pages are in .shipway/reports.
+    The page is one HTML file that needs nothing else. It is kept in the store with the run's data; where none is
+    kept, as of a run that goes on, it is made of what the server knows. Without --output, pages are in
+    .shipway/reports.
     """
     from shipway.prefect.api import Api
 

@@ -85,10 +85,15 @@ def automations(pool_id: str, pool: str, settings: Settings) -> Iterator[dict[st
     )
 
 
+def fell_silent(run: Mapping[str, Any]) -> bool:
+    """Tell whether a run was found dead."""
+    message = str((run.get("state") or {}).get("message"))
+    return run["state_type"] == "CRASHED" and message.startswith(ZOMBIE)
+
+
 def is_silent(run: Mapping[str, Any], retries: int) -> bool:
     """Tell whether a run was found dead and is to be run again."""
-    message = str((run.get("state") or {}).get("message"))
-    return run["state_type"] == "CRASHED" and message.startswith(ZOMBIE) and run["run_count"] <= retries
+    return fell_silent(run) and bool(run["run_count"] <= retries)
 
 
 def runs_again(api: Api, pool: str) -> bool:

@@ -10,13 +10,13 @@ what is seen once may just be going on.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shipway.errors import ShipwayError
 from shipway.prefect.api import PAGE, Api
-from shipway.prefect.automations import AGAIN, ZOMBIE, ends_silent, is_silent, runs_again
+from shipway.prefect.automations import AGAIN, ZOMBIE, ends_silent, fell_silent, is_silent, runs_again
 from shipway.prefect.doctor_runs import Workers, last_sign
 from shipway.prefect.doctor_slots import held_by_ended
 
@@ -38,14 +38,19 @@ class Healer:
         worker: name of the worker.
         retries: how many times a run that fell silent is run again.
         silence: after how many seconds without a sign of life a run is taken for dead.
+        ended: told which runs have ended whose workers cannot say so.
     """
 
-    def __init__(self, api: Api, pool: str, worker: str, retries: int, silence: int) -> None:
+    def __init__(
+        self, api: Api, pool: str, worker: str, retries: int, silence: int, ended: Callable[[str], None]
+    ) -> None:
         self._api = api
         self._retries = retries
         self._pool = pool
         self._worker = worker
         self._silence = silence
+        self._ended = ended
+        self._told: set[str] = set()
         self._answers_since: float | None = None
         self._seen: set[tuple[str, str]] = set()
 
@@ -89,6 +94,7 @@ class Healer:
         if run["state_type"] == "CANCELLING":
             state = {"type": "CANCELLED", "message": "Its worker died before it had ended the run"}
             self._api.request("POST", f"/flow_runs/{run['id']}/set_state", {"state": state})
+            self._ended(run["id"])
             return f"run {run['name']} was to be cancelled by a worker that is gone; it is"
         if run["state_type"] in BEGUN:
             state = {"type": "CRASHED", "name": "Crashed", "message": f"{ZOMBIE}its worker is gone and unheard of"}
@@ -128,7 +134,13 @@ class Healer:
             "work_pools": {"name": {"any_": [self._pool]}},
             "limit": PAGE,
         }
-        found = [row for row in self._api.request("POST", "/flow_runs/filter", body) if is_silent(row, self._retries)]
+        rows = self._api.request("POST", "/flow_runs/filter", body)
+        # Nobody runs these again: they have ended.
+        given_up = {row["id"] for row in rows if fell_silent(row) and not is_silent(row, self._retries)}
+        for run in given_up - self._told:
+            self._ended(run)
+        self._told = given_up
+        found = [row for row in rows if is_silent(row, self._retries)]
         return found if found and runs_again(self._api, self._pool) else []
 
     def _silent(self, live: Collection[str]) -> list[dict[str, Any]]:

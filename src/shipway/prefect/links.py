@@ -12,11 +12,12 @@ from prefect.client.schemas.objects import FlowRun
 from shipway.artifact import segment
 from shipway.errors import ShipwayError
 from shipway.prefect.api import Api
-from shipway.prefect.pages import store_failed_page, store_page
+from shipway.prefect.pages import store_ended_page, store_failed_page, store_page
 from shipway.report.facts import Said, TaskFacts
 from shipway.report.words import number
 from shipway.run.record import RunRecord
 from shipway.run.session import Session
+from shipway.settings import Settings
 from shipway.store.base import Store
 
 MAX_ROWS = 500
@@ -76,14 +77,27 @@ def publish_failed(
     """
     if kept := store_failed_page(api, str(run.id), store, said, tasks, error):
         verdict, page = kept
-        lines = [f"**{_plain(verdict)}**", "", *_metrics(said.metrics), *_opened(run.name, page)]
-        body = {
-            "key": f"{_key(flow)}-report",
-            "type": "markdown",
-            "description": "How the run failed, and where its page is",
-            "data": "\n".join(lines),
-        }
-        _post(api, str(run.id), body)
+        _post(api, str(run.id), _ending(flow, run.name, verdict, page, said.metrics))
+
+
+def publish_ended(api: Api, run_id: str, settings: Settings) -> None:
+    """Keep the page of a run that has crashed or was cancelled, and make a markdown artifact that says so.
+
+    Raises:
+        ShipwayError: the server or the store failed.
+    """
+    if kept := store_ended_page(api, run_id, settings):
+        verdict, page, run = kept
+        _post(api, run_id, _ending(run["flow_name"], run["name"], verdict, page, {}))
+
+
+def _ending(flow: str, run: str, verdict: str, page: str, metrics: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "key": f"{_key(flow)}-report",
+        "type": "markdown",
+        "description": "How the run ended, and where its page is",
+        "data": "\n".join([f"**{_plain(verdict)}**", "", *_metrics(metrics), *_opened(run, page)]),
+    }
 
 
 def _post(api: Api, run_id: str, body: Mapping[str, Any]) -> None:

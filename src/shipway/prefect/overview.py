@@ -14,7 +14,7 @@ from shipway.errors import ShipwayError, StoreError
 from shipway.prefect.api import Api
 from shipway.prefect.labels import release_of
 from shipway.prefect.pages import kept_page, run_url
-from shipway.prefect.runs import data_folder, list_runs
+from shipway.prefect.runs import FINAL, data_folder, list_runs
 from shipway.prefect.stores import default_block, store_of
 from shipway.release.retention import in_parallel
 from shipway.report.collect import page_key
@@ -88,16 +88,16 @@ class Overview:
         self, folder: Path, runs: Iterable[Mapping[str, Any]], blocks: Mapping[str, str | None]
     ) -> Iterator[str]:
         """Yield the keys of the pages that lie in `folder`, once those that are kept in a store have been fetched."""
-        wanted: list[tuple[Store, str]] = []
+        wanted: list[tuple[Store, str, Mapping[str, Any]]] = []
         for run in runs:
             key = page_key(data_folder(run))
             if local_page(folder, key).exists():
                 yield key
-            elif run["state_type"] == "COMPLETED":
+            elif run["state_type"] in FINAL:
                 deployed = run.get("deployment_id")
                 block = blocks.get(deployed) if deployed else default_block(self._settings)
                 if store := self._store(block or ""):
-                    wanted.append((store, key))
+                    wanted.append((store, key, run))
         yield from (key for key in in_parallel(partial(_bring, folder), wanted) if key)
 
     def _run(self, run: Mapping[str, Any], linked: set[str]) -> RunRow:
@@ -132,7 +132,7 @@ def local_page(folder: Path, key: str) -> Path:
 
 def bring(store: Store, folder: Path, keys: Iterable[str]) -> None:
     """Fetch pages that are not in `folder` yet, as far as they are kept."""
-    wanted = [(store, key) for key in keys if not local_page(folder, key).exists()]
+    wanted = [(store, key, None) for key in keys if not local_page(folder, key).exists()]
     for _ in in_parallel(partial(_bring, folder), wanted):
         pass
 
@@ -152,10 +152,10 @@ def write_page(path: Path, html: bytes) -> None:
         scratch.unlink(missing_ok=True)
 
 
-def _bring(folder: Path, wanted: tuple[Store, str]) -> str | None:
-    store, key = wanted
+def _bring(folder: Path, wanted: tuple[Store, str, Mapping[str, Any] | None]) -> str | None:
+    store, key, run = wanted
     try:
-        html = kept_page(store, key)
+        html = kept_page(store, key, run)
         if html is not None:
             write_page(local_page(folder, key), html)
     except (StoreError, OSError):

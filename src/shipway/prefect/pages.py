@@ -12,20 +12,22 @@ from shipway.digest import is_sealed_page, seal_page
 from shipway.errors import NotFoundError, ObjectNotFoundError, StoreError
 from shipway.prefect.api import Api
 from shipway.prefect.labels import release_of
-from shipway.prefect.runs import LEVELS, data_folder, find_run, store_block
+from shipway.prefect.runs import FINAL, LEVELS, data_folder, find_run, store_block
 from shipway.prefect.stores import store_of
-from shipway.report.facts import Said, ServerFacts, TaskFacts
+from shipway.report.facts import Page, Said, ServerFacts, StateFacts, TaskFacts
 from shipway.run.record import RunRecord, find_record
 from shipway.settings import Settings
 from shipway.store.base import Store
 
 MAX_TASKS = 1000
+MAX_STATES = 20
 ERROR_LINES = 12
+LOG_LINES = 30
 MAX_LINE = 8000
 
 _LINK = re.compile(rb'href="\.\./\.\./(\w[\w.=-]*/\d{4}-\d\d-\d\d/\w[\w.=-]*\.html)"')
 
-_ATTEMPT = re.compile(rb'<meta name="attempt" content="(\d+)">')
+_END = re.compile(rb'<meta name="attempt" content="(\d+)">\s*<meta name="state" content="([A-Z]+)">')
 _log = logging.getLogger("shipway")
 
 
@@ -59,7 +61,7 @@ def store_page(api: Api, record: RunRecord, store: Store, tasks: Iterable[TaskFa
             tasks=tuple(tasks),
         )
         page = collect(record, store, server)
-        verdict = " ".join((page.verdict.word, *page.verdict.reasons[:1]))
+        verdict = _words(page)
         key = page_key(folder_of(record))
         store.put(key, seal_page(render(page).encode()))
         return verdict, store.url(key)
@@ -95,7 +97,7 @@ def store_failed_page(
         page = collect_without(replace(server, tasks=tuple(tasks), errors=server.errors or tuple(error)), said)
         key = page_key(data_folder(run))
         store.put(key, seal_page(render(page).encode()))
-        return " ".join((page.verdict.word, *page.verdict.reasons[:1])), store.url(key)
+        return _words(page), store.url(key)
     except Exception as problem:  # noqa: BLE001 - the run has failed already, and is to tell of that
         _log.warning("the run's page was not kept: %s", problem)
     return None
@@ -124,46 +126,73 @@ def find_page(api: Api, run: Mapping[str, Any], settings: Settings, *, fresh: bo
     """Return the page of a run that `find_run` has found, made now where it is not kept or is to be made anew.
 
     A run that has committed its data gets the page that was made when it completed, or one is made and kept; one that
-    failed, the page that it left. That of any other run tells what the server knows, and is not kept.
+    failed, crashed or was cancelled, the page that was made then. That of any other run tells what the server knows,
+    and is not kept.
 
     Raises:
         StoreError: the store of a run that has completed does not answer.
     """
-    from shipway.report.collect import BROKEN, collect, collect_without, folder_of, page_key
+    from shipway.report.collect import page_key
 
-    folder = data_folder(run)
+    key = page_key(data_folder(run))
     completed = run["state_type"] == "COMPLETED"
     store, record = None, None
     try:
         block = store_block(api, run, settings)
         store = store_of(settings, block) if block else None
-        if store and run["state_type"] in ("COMPLETED", "FAILED") and not fresh:
-            kept = kept_page(store, page_key(folder))
-            if kept and (completed or _is_of(kept, run)):
-                return FoundPage(kept, page_key(folder), store.url(page_key(folder)), store, made=False)
-        record = find_record(store, folder) if store and run["state_type"] in ("COMPLETED", *BROKEN) else None
+        if store and run["state_type"] in FINAL and not fresh:
+            kept = kept_page(store, key, run)
+            if kept:
+                return FoundPage(kept, key, store.url(key), store, made=False)
+        record = find_record(store, data_folder(run)) if store and run["state_type"] in FINAL else None
     except (StoreError, NotFoundError):
         # There is nothing to be missed in it of a run that did not complete.
         if completed:
             raise
     from shipway.report.render import render
 
-    server = server_facts(api, run)
-    if store is None or record is None:
-        return FoundPage(render(collect_without(server)).encode(), page_key(folder), "", store, made=True)
-    html = seal_page(render(collect(record, store, server, eager=True)).encode())
-    key = page_key(folder_of(record))
+    html = seal_page(render(_collect(api, run, store, record, eager=True)).encode())
     address = ""
-    if completed:
+    if completed and store and record:
         store.put(key, html)
         address = store.url(key)
     return FoundPage(html, key, address, store, made=True)
 
 
-def _is_of(page: bytes, run: Mapping[str, Any]) -> bool:
-    """Tell whether a page is of the attempt that a run failed with, and not of one before that was tried again."""
-    found = _ATTEMPT.search(page)
-    return found is not None and int(found[1]) == max(run.get("run_count") or 0, 1)
+def store_ended_page(api: Api, run_id: str, settings: Settings) -> tuple[str, str, Mapping[str, Any]] | None:
+    """Make the page of a run that was ended and could say nothing itself, and keep it.
+
+    Returns:
+        The verdict, the page's address, and the run; None where it did not crash and was not cancelled in the end, it
+        has its page, or has no store.
+
+    Raises:
+        ShipwayError: the server or the store failed.
+    """
+    from shipway.report.collect import page_key
+    from shipway.report.render import render
+
+    run = find_run(api, run_id)
+    block = store_block(api, run, settings)
+    if run["state_type"] not in ("CRASHED", "CANCELLED") or block is None:
+        return None
+    store, key = store_of(settings, block), page_key(data_folder(run))
+    if kept_page(store, key, run):
+        return None
+    page = _collect(api, run, store, find_record(store, data_folder(run)), eager=False)
+    store.put(key, seal_page(render(page).encode()))
+    return _words(page), store.url(key), run
+
+
+def _collect(api: Api, run: Mapping[str, Any], store: Store | None, record: RunRecord | None, *, eager: bool) -> Page:
+    from shipway.report.collect import collect, collect_without
+
+    server = server_facts(api, run)
+    return collect(record, store, server, eager=eager) if store and record else collect_without(server)
+
+
+def _words(page: Page) -> str:
+    return " ".join((page.verdict.word, *page.verdict.reasons[:1]))
 
 
 def neighbours(html: bytes) -> list[str]:
@@ -171,13 +200,26 @@ def neighbours(html: bytes) -> list[str]:
     return [f"reports/{found.decode()}" for found in dict.fromkeys(_LINK.findall(html))]
 
 
-def kept_page(store: Store, key: str) -> bytes | None:
-    """Return a page as it was kept; None where there is none, or not as it was written: it can be made again."""
+def kept_page(store: Store, key: str, run: Mapping[str, Any] | None = None) -> bytes | None:
+    """Return a page as it was kept; None where there is none, or not as it was written: it can be made again.
+
+    Args:
+        store: where it is kept.
+        key: of it.
+        run: the run as it ended; a page of how an attempt before it ended is none of it.
+    """
     try:
         html = store.read(key)
     except ObjectNotFoundError:
         return None
-    return html if is_sealed_page(html) else None
+    return html if is_sealed_page(html) and (run is None or _is_of(html, run)) else None
+
+
+def _is_of(page: bytes, run: Mapping[str, Any]) -> bool:
+    found = _END.search(page)
+    if found is None or found[2].decode() != run["state_type"]:
+        return False
+    return found[2] == b"COMPLETED" or int(found[1]) == max(run.get("run_count") or 0, 1)
 
 
 def run_url(api: Api, run_id: str) -> str:
@@ -189,7 +231,8 @@ def server_facts(api: Api, run: Mapping[str, Any]) -> ServerFacts:
     """Return what the server knows of a run that `find_run` has found."""
     deployment = api.find(f"/deployments/{run['deployment_id']}") if run.get("deployment_id") else None
     state = run.get("state") or {}
-    broken = run["state_type"] in ("FAILED", "CRASHED")
+    ended = run["state_type"] in ("CRASHED", "CANCELLED")
+    failed = run["state_type"] == "FAILED"
     return ServerFacts(
         run_id=run["id"],
         run_name=run["name"],
@@ -201,12 +244,22 @@ def server_facts(api: Api, run: Mapping[str, Any]) -> ServerFacts:
         release=release_of(run),
         parameters=run.get("parameters") or {},
         scheduled=run.get("expected_start_time"),
-        started=run.get("start_time"),
+        # Prefect has one that never began start in the moment that it ends.
+        started=run.get("start_time") if run.get("run_count") else None,
         seconds=run.get("total_run_time") or 0.0,
         attempts=max(run.get("run_count") or 0, 1),
         page=run_url(api, run["id"]),
         tasks=_tasks(api, run["id"]),
-        errors=_errors(api, run["id"]) if broken else (),
+        states=_states(api, run["id"]) if ended or failed else (),
+        errors=_log_lines(api, run["id"], ERROR_LINES, level=40) if failed else (),
+        log=_log_lines(api, run["id"], LOG_LINES) if ended else (),
+    )
+
+
+def _states(api: Api, run_id: str) -> tuple[StateFacts, ...]:
+    rows = sorted(api.request("GET", f"/flow_run_states/?flow_run_id={run_id}"), key=lambda row: row["timestamp"])
+    return tuple(
+        StateFacts(row["name"], row["timestamp"], (row.get("message") or "")[:1000]) for row in rows[-MAX_STATES:]
     )
 
 
@@ -232,11 +285,12 @@ def _task(row: Mapping[str, Any]) -> TaskFacts:
     )
 
 
-def _errors(api: Api, run_id: str) -> tuple[str, ...]:
+def _log_lines(api: Api, run_id: str, count: int, level: int = 0) -> tuple[str, ...]:
+    """Return the last lines of a run's log from a level on."""
     body = {
-        "logs": {"flow_run_id": {"any_": [run_id]}, "level": {"ge_": 40}},
+        "logs": {"flow_run_id": {"any_": [run_id]}, "level": {"ge_": level}},
         "sort": "TIMESTAMP_DESC",
-        "limit": ERROR_LINES,
+        "limit": count,
     }
     rows: Iterable[dict[str, Any]] = api.request("POST", "/logs/filter", body)
     lines = [

@@ -14,11 +14,15 @@ from shipway.errors import ShipwayError
 from shipway.prefect.alarms import Alarms
 from shipway.prefect.api import Api
 from shipway.prefect.automations import ensure_automations, silence_seconds
+from shipway.prefect.endings import Endings
 from shipway.prefect.executor import Executors
 from shipway.prefect.going_on import Live
 from shipway.prefect.healing import Healer
 from shipway.prefect.heartbeats import beat
 from shipway.settings import Settings
+
+ENDED = ("crashed", "cancelled", "not_started")
+"""Outcomes of runs that had no time, or no process, to leave a page."""
 
 
 class Vigil:
@@ -50,7 +54,10 @@ class Vigil:
         self._executors = executors
         self._logger = logger
         self._api = Api(settings)
-        self._healer = Healer(self._api, pool.name, name, settings.crash_retries, silence_seconds(settings))
+        self._endings = Endings(settings, logger)
+        self._healer = Healer(
+            self._api, pool.name, name, settings.crash_retries, silence_seconds(settings), self._endings.add
+        )
         self._alarms = Alarms(executors, look, _goes_on)
 
     async def begin(self) -> Iterator[asyncio.Task[None]]:
@@ -65,6 +72,15 @@ class Vigil:
     def due_again(self, live: Live) -> None:
         """Look after a run that is due although it goes on."""
         self._alarms.ring(live)
+
+    def ended(self, live: Live) -> None:
+        """Have a page kept of a run that has ended here, where it could not leave one itself."""
+        if live.outcome in ENDED:
+            self._endings.add(str(live.flow_run.id))
+
+    async def end(self) -> None:
+        """Make the pages that are left to make."""
+        await asyncio.to_thread(self._endings.close)
 
     def _beating(self) -> Iterable[tuple[FlowRun, str, int | None]]:
         """Return the runs for which the worker gives signs of life: from its claim on, until their states are settled.

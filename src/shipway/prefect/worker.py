@@ -133,6 +133,8 @@ class ShipwayWorker(ProcessWorker):
             async with asyncio.timeout(10):
                 await asyncio.gather(*(each.ended.wait() for each in list(self.live.values())))
         self._preparations.close()
+        if self._vigil:
+            await self._vigil.end()
         await super().teardown(*exc_info)
 
     @property
@@ -188,6 +190,8 @@ class ShipwayWorker(ProcessWorker):
             await self._preparations.end(flow_run.id)
             del self.live[flow_run.id]
             live.ended.set()
+            if self._vigil:
+                self._vigil.ended(live)
             self.on_ended(live)
 
     async def _run(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -62,6 +64,7 @@ def collect(record: RunRecord, store: Store, server: ServerFacts | None = None, 
         or verdict_of(models)
         or Verdict("Completed", (_summary(len(record.artifacts), bytes_saved, seconds),), GOOD),
         state=server.state if server and broken else "Completed",
+        kind=server.kind if server and broken else "COMPLETED",
         deployment=record.deployment,
         attempt=record.attempt,
         release=record.release,
@@ -83,7 +86,9 @@ def collect(record: RunRecord, store: Store, server: ServerFacts | None = None, 
         reads=record.reads,
         environment=record.environment,
         tasks=server.tasks if server else (),
+        states=server.states if server else (),
         errors=server.errors if server else (),
+        log=server.log if server else (),
         left_out=record.left_out,
         reproduces=record.reproduces,
         resumes=record.resumes,
@@ -122,6 +127,7 @@ def collect_without(server: ServerFacts, said: Said | None = None) -> Page:
         flow=server.flow,
         verdict=Verdict(word, tuple(reasons), level),
         state=server.state,
+        kind=server.kind,
         deployment=server.deployment,
         attempt=server.attempts,
         release=server.release,
@@ -132,9 +138,32 @@ def collect_without(server: ServerFacts, said: Said | None = None) -> Page:
         metrics=said.metrics,
         sections=said.sections,
         tasks=server.tasks,
+        states=server.states,
         errors=server.errors,
+        log=server.log,
+        again=_again(server),
         ui=server.page,
     )
+
+
+def _again(server: ServerFacts) -> tuple[tuple[str, str], ...]:
+    """Return the commands that run a run again which did not complete, each with what comes of it."""
+    if server.kind not in BROKEN or not server.deployment:
+        return ()
+    return (
+        (
+            f"shipway run --resume {shlex.quote(server.run_name)}",
+            "with these parameters, without the tasks that completed in it",
+        ),
+        (shlex.join(["shipway", "run", server.deployment, *_given(server.parameters)]), "from the beginning"),
+    )
+
+
+def _given(parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the options that give a run its parameters."""
+    for name, value in parameters.items():
+        yield "-p"
+        yield f"{name}={value if isinstance(value, str) else json.dumps(value)}"
 
 
 def _broken(server: ServerFacts) -> Verdict:

@@ -36,6 +36,21 @@ class TaskFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class StateFacts:
+    """One state that a run was in.
+
+    Attributes:
+        name: of it, such as `Running`.
+        at: since when, ISO 8601.
+        message: what was said with it.
+    """
+
+    name: str
+    at: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ServerFacts:
     """What the Prefect API knows of a run; a page can do without.
 
@@ -55,7 +70,9 @@ class ServerFacts:
         attempts: how often it was begun.
         page: address of it in the UI.
         tasks: its task runs.
-        errors: the last lines of its log that tell of an error.
+        states: those that it was in, where it did not complete.
+        errors: the last lines of its log that tell of an error, of one that failed.
+        log: the last lines of its log, of one that was ended and could say nothing itself.
     """
 
     run_id: str
@@ -73,7 +90,9 @@ class ServerFacts:
     attempts: int = 1
     page: str = ""
     tasks: tuple[TaskFacts, ...] = ()
+    states: tuple[StateFacts, ...] = ()
     errors: tuple[str, ...] = ()
+    log: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +260,7 @@ class Page:
         flow: its flow.
         verdict: the first thing on the page.
         state: name of the state that it ended in.
+        kind: its type, such as `COMPLETED`.
         deployment: `FLOW/NAME`, or None.
         attempt: which attempt it is about.
         release: `<epoch>.<release-id>`, or None.
@@ -259,7 +279,10 @@ class Page:
         reads: files of the release that it read: `path`, `sha256`.
         environment: `python`, `platform`, `packages`.
         tasks: its task runs, where the server knows them.
+        states: those that it was in, where it did not complete.
         errors: the last lines of its log that tell of an error.
+        log: the last lines of its log, of a run that was ended.
+        again: commands that run it again, each with what comes of it.
         left_out: what was found in its working folder and not saved, each with the reason.
         reproduces: folder of the run that it repeats, or None.
         resumes: id of the run whose tasks it did not do again, or None.
@@ -271,6 +294,7 @@ class Page:
     flow: str
     verdict: Verdict
     state: str
+    kind: str = ""
     deployment: str | None = None
     attempt: int = 1
     release: str | None = None
@@ -289,7 +313,10 @@ class Page:
     reads: tuple[Mapping[str, str], ...] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     tasks: tuple[TaskFacts, ...] = ()
+    states: tuple[StateFacts, ...] = ()
     errors: tuple[str, ...] = ()
+    log: tuple[str, ...] = ()
+    again: tuple[tuple[str, str], ...] = ()
     left_out: tuple[str, ...] = ()
     reproduces: str | None = None
     resumes: str | None = None
