@@ -92,10 +92,15 @@ def play(project: Shell) -> Play:
 
 def test_a_run_that_was_killed_gets_its_page_from_its_worker(play: Play) -> None:
     run, pid = play.begin()
+    meanwhile = Path(play.shell.json("report", run)["path"])
+    assert "Running after" in read(meanwhile.read_text()).text
     os.kill(pid, signal.SIGKILL)
     link = play.link(run)
     assert "**Crashed Process exited with status code: -9" in link
     assert f"shipway report {run}\n" in link
+    # The overview links it now, and no page of the time before.
+    play.shell.ok("report")
+    assert "Crashed after" in read(meanwhile.read_text()).text
     reader = play.page(run, "Crashed", made=False)
     for words in ("status code: -9", "It goes <b>on</b>", "prepare-", "1 of 1 task completed", "Pending", "Running"):
         assert words in reader.text, words

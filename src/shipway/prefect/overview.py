@@ -13,7 +13,7 @@ from shipway.deployment.words import describe_schedule
 from shipway.errors import ShipwayError, StoreError
 from shipway.prefect.api import Api
 from shipway.prefect.labels import release_of
-from shipway.prefect.pages import kept_page, run_url
+from shipway.prefect.pages import is_of, kept_page, run_url
 from shipway.prefect.runs import FINAL, data_folder, list_runs
 from shipway.prefect.stores import default_block, store_of
 from shipway.release.retention import in_parallel
@@ -91,7 +91,7 @@ class Overview:
         wanted: list[tuple[Store, str, Mapping[str, Any]]] = []
         for run in runs:
             key = page_key(data_folder(run))
-            if local_page(folder, key).exists():
+            if _is_there(local_page(folder, key), run):
                 yield key
             elif run["state_type"] in FINAL:
                 deployed = run.get("deployment_id")
@@ -150,6 +150,14 @@ def write_page(path: Path, html: bytes) -> None:
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _is_there(path: Path, run: Mapping[str, Any]) -> bool:
+    """Tell whether a file is the page of a run; of one that has ended, not a page that was made before it had."""
+    try:
+        return is_of(path.read_bytes(), run) if run["state_type"] in FINAL else path.exists()
+    except OSError:
+        return False
 
 
 def _bring(folder: Path, wanted: tuple[Store, str, Mapping[str, Any] | None]) -> str | None:

@@ -212,10 +212,11 @@ def kept_page(store: Store, key: str, run: Mapping[str, Any] | None = None) -> b
         html = store.read(key)
     except ObjectNotFoundError:
         return None
-    return html if is_sealed_page(html) and (run is None or _is_of(html, run)) else None
+    return html if is_sealed_page(html) and (run is None or is_of(html, run)) else None
 
 
-def _is_of(page: bytes, run: Mapping[str, Any]) -> bool:
+def is_of(page: bytes, run: Mapping[str, Any]) -> bool:
+    """Tell whether a page is of a run as it ended, and not of how it, or an attempt before, was meanwhile."""
     found = _END.search(page)
     if found is None or found[2].decode() != run["state_type"]:
         return False
