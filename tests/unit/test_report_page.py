@@ -189,6 +189,17 @@ def test_a_run_that_crashed_after_its_commit_says_both(folder_store: FolderStore
     assert len(made.saved) == 1
 
 
+def test_a_run_that_repeats_another_promotes_nothing(folder_store: FolderStore) -> None:
+    said = b'{"version": 1, "word": "promoted", "reason": "better", "level": "good"}'
+    saved = {"report/verdict": (said, "json")}
+    before = record(folder_store, saved)
+    assert collect(before, folder_store).verdict == Verdict("promoted", ("better",), "good")
+    again = collect(record(folder_store, saved, reproduces="runs/main/2026-01-01/calm-heron-0123abcd"), folder_store)
+    assert (again.verdict.word, again.verdict.level, again.verdict.reasons[1:]) == ("promoted", "neutral", ("better",))
+    assert "calm-heron" in again.verdict.reasons[0]
+    assert "moved no champion" in again.verdict.reasons[0]
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_text_becomes_markup(text: str) -> None:
     reader = read(render(page(text)))

@@ -60,7 +60,7 @@ def collect(record: RunRecord, store: Store, server: ServerFacts | None = None, 
         run_id=record.run_id,
         flow=record.flow,
         verdict=(_broken(server) if server and broken else None)
-        or read_verdict(store, record.artifacts)
+        or _repeated(record, read_verdict(store, record.artifacts))
         or verdict_of(models)
         or Verdict("Completed", (_summary(len(record.artifacts), bytes_saved, seconds),), GOOD),
         state=server.state if server and broken else "Completed",
@@ -144,6 +144,15 @@ def collect_without(server: ServerFacts, said: Said | None = None) -> Page:
         again=_again(server),
         ui=server.page,
     )
+
+
+def _repeated(record: RunRecord, said: Verdict | None) -> Verdict | None:
+    """Return what a flow said of itself; where its run repeats another one, nothing of it came about."""
+    if said is None or not record.reproduces:
+        return said
+    name = record.reproduces.rpartition("/")[2].rpartition("-")[0]
+    note = f"This run repeats {name}: it registered no model and moved no champion, whatever its flow says."
+    return Verdict(said.word, (note, *said.reasons), NEUTRAL)
 
 
 def _again(server: ServerFacts) -> tuple[tuple[str, str], ...]:
