@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all parity tools lint types faults faults-stock soak fuzz audit release bench replay screenshots report-check down clean lock
+.PHONY: demo test suite test-all parity tools lint types faults faults-stock soak fuzz audit release bench replay screenshots report-check down clean lock
 .DELETE_ON_ERROR:
 # Programs that are compiled anew at each start are several times slower, and tests start hundreds.
 unexport PYTHONDONTWRITEBYTECODE
@@ -12,7 +12,11 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(VENV)/.run  ## the main job: stack, block, build, apply, worker, run; leaves the stack up
 	$(BIN)/shipway demo
 
-test: $(VENV)/.test tools lint types  ## the whole suite, linters and types included
+test: $(VENV)/.test tools lint  ## the whole suite, linters and types included
+	$(MAKE) --no-print-directory -j 2 types suite
+
+# Types take a minute where nothing is cached, and one core.
+suite: $(VENV)/.test
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 test-all: $(VENV)/.test tools lint types  ## what takes long too, the parity suite and all its cases included
