@@ -135,6 +135,19 @@ def wait_until(true: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.2)
 
 
+def end_or_kill(process: subprocess.Popen[Any], seconds: float = 10) -> None:
+    """End a program that has nothing to do any more.
+
+    Prefect's own worker asks itself to end by a SIGINT, which is ignored where the tests run in a shell's background.
+    """
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def run_python(code: str, project: Shell) -> None:
     """Run Python code as a process of its own, talking to the project's server."""
     subprocess.run(

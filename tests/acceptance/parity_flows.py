@@ -255,6 +255,14 @@ def suspends() -> None:
     double(2)
 
 
+@flow(name="suspends-and-fails", on_running=[on_state], on_failure=[on_state], on_crashed=[on_state])
+def suspends_and_fails() -> None:
+    double(1)
+    if attempt() == 1:
+        suspend_flow_run(timeout=90)
+    raise ValueError("on purpose")
+
+
 @flow(name="suspended")
 def suspended() -> None:
     if not arrive().exists():

@@ -18,7 +18,7 @@ from shipway.prefect.api import Api
 from shipway.settings import Settings
 from shipway.worker.pool import AVAILABLE
 from tests.acceptance import parity
-from tests.acceptance.conftest import Shell, wait_until
+from tests.acceptance.conftest import Shell, end_or_kill, wait_until
 from tests.acceptance.parity import PATIENCE, STOCK, WARM, Case, Facts, Play, Seen, Watch
 
 HERE = Path(__file__).parent
@@ -90,14 +90,15 @@ def one_too_many(play: Play) -> None:
 
 CASES = [
     Case("plain", "plain"),
-    Case("fails", "fails"),
     Case("killed", "killed", must={"events": r"prefect\.flow-run\.heartbeat .*"}),
     Case("cancelled", "cancelled", cancel),
-    Case("suspends", "suspends", resume_suspended),
+    Case("suspends-and-fails", "suspends_and_fails", resume_suspended),
 ]
 """The things that a worker has to do with a run; a run costs the stock worker seconds of processor time."""
 
 MORE = [
+    Case("fails", "fails"),
+    Case("suspends", "suspends", resume_suspended),
     Case("outer", "outer"),
     Case(
         "limited",
@@ -200,7 +201,8 @@ def worker(
     program: Sequence[str], options: Sequence[str], project: Shell, output: Path, variables: Mapping[str, str]
 ) -> Iterator[None]:
     """A worker of either kind; what it prints goes into a file."""
-    environment = {**os.environ, **project.environment, **variables}
+    # Unbuffered, so that all that it printed is in the file however it ends.
+    environment = {**os.environ, **project.environment, **variables, "PYTHONUNBUFFERED": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     start = [sys.executable, "-m", *program, "worker", "start", *options]
     with (
@@ -210,7 +212,7 @@ def worker(
         try:
             yield
         finally:
-            process.terminate()
+            end_or_kill(process)
 
 
 @contextmanager
@@ -259,7 +261,6 @@ def play_cases(project: Shell, cases: list[Case], folder: Path) -> dict[tuple[st
             ]
             played = parity.play_all(api, plays)
         parity.settle(api, [run for runs in played.values() if isinstance(runs, list) for run in runs])
-    # A worker that prints into a file has written all of it when it has ended.
     said = {side: output.read_text() for side, output in outputs.items()}
     if AVAILABLE:
         forked = played[NEEDED, WARM]

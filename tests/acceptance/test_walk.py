@@ -14,7 +14,7 @@ import pytest
 
 from shipway.prefect.api import Api
 from shipway.settings import Settings
-from tests.acceptance.conftest import Shell, one_line, run_python, wait_until
+from tests.acceptance.conftest import Shell, end_or_kill, one_line, run_python, wait_until
 
 FLOW = '''
 from pathlib import Path
@@ -240,7 +240,7 @@ def test_a_stock_process_worker_runs_our_releases_too(project: Shell, flow: str)
         try:
             facts = project.json("run", f"{flow}/stock", "-p", "n=3", "--watch")
         finally:
-            worker.terminate()
+            end_or_kill(worker)
     assert facts["metrics"] == {"result": 6}
     assert "out/result.txt" in [item["name"] for item in facts["artifacts"]]
 
