@@ -68,16 +68,16 @@ class Shell:
         assert done.returncode == 0, f"{arguments} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def inside(self, *arguments: str) -> Done:
+    def inside(self, *arguments: str, **variables: str) -> Done:
         """Run a command within this process, which costs a tenth of one of its own, to its end, and return it.
 
-        For the many mistakes in a command line that differ in one word; that a command ends its process as it should is
-        shown where it has one.
+        For the many mistakes in a command line that differ in one word, and the many commands that only look; that a
+        command ends its process as it should is shown where it has one.
         """
         out, err = io.StringIO(), io.StringIO()
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             patch.chdir(self.folder)
-            for name, value in self.environment.items():
+            for name, value in {**self.environment, **variables}.items():
                 patch.setenv(name, value)
             with pytest.raises(SystemExit) as end:
                 main(list(arguments))

@@ -8,7 +8,7 @@ import secrets
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from shipway.stack import facts
 from shipway.stack.seaweed import weed_binary
 from shipway.store.opening import open_store
 from shipway.testing import running_s3_server, skip_or_fail
-from tests.acceptance.conftest import Shell, one_line, quiet_port
+from tests.acceptance.conftest import Done, Shell, give_tables, one_line, quiet_port
 
 FLOW = """
 import os
@@ -152,6 +152,7 @@ def place(tmp_path: Path) -> Iterator[Shell]:
         folder,
         {"NO_COLOR": "1", "TMPDIR": str(tmp_path / "tmp"), "XDG_CACHE_HOME": str(tmp_path / "cache")},
     )
+    give_tables(folder)
     yield shell
     shell.ok("down")
 
@@ -219,14 +220,13 @@ def put_in(place: Shell, marks: dict[str, str], endpoint: str, bucket: str) -> l
     """Put the secrets in through every door, use everything, and return all that was said."""
     said: list[str] = []
 
-    def call(*arguments: str, status: int = 0, **variables: Any) -> None:
-        done = place(*arguments, **variables)
+    def call(*arguments: str, status: int = 0, run: Callable[..., Done] = place, **variables: Any) -> None:
+        done = run(*arguments, **variables)
         assert done.returncode == status, f"{arguments}\n{done.stdout}\n{done.stderr}"
         said.extend((done.stdout, done.stderr))
 
     def refused(status: int, *arguments: str, **variables: Any) -> None:
-        done = place(*arguments, **variables)
-        said.append(one_line(done, status))
+        said.append(one_line(place.inside(*arguments, **variables), status))
 
     # A setting that is a secret is refused in the file; an address of a database is never repeated.
     toml = (place.folder / "shipway.toml").read_text()
@@ -295,7 +295,7 @@ def put_in(place: Shell, marks: dict[str, str], endpoint: str, bucket: str) -> l
         ("verify", "-sb", "s3/marked", "--json"),
         ("logs", "--lines", "100000"),
     ):
-        call(*command)
+        call(*command, run=place.inside)
     # It finds something in an environment like this one, and says it without the value.
     doors: dict[str, Any] = {**tracking, "PREFECT_SERVER_DATABASE_CONNECTION_URL": mysql, "SHIPWAY_STORE": address}
     for form in ((), ("--json",)):

@@ -19,7 +19,7 @@ from shipway.run.record import read_record, record_keys
 from shipway.settings import Settings
 from shipway.stack.seaweed import weed_binary
 from shipway.testing import skip_or_fail
-from tests.acceptance.conftest import Shell, quiet_port, wait_until
+from tests.acceptance.conftest import Shell, give_tables, quiet_port, wait_until
 from tests.unit.pages import read
 
 EXAMPLE = Path(__file__).parents[2] / "examples/red_wine"
@@ -35,6 +35,7 @@ def terminal(tmp_path: Path, csv_file: Path) -> Iterator[Shell]:
     (folder / "data").mkdir()
     shutil.copy(csv_file, folder / "data/winequality-red.csv")
     shell = Shell(folder, {"NO_COLOR": "1"})
+    give_tables(folder)
     yield shell
     shell("down")
 
