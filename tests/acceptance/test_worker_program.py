@@ -67,7 +67,7 @@ def here(stack: Shell, tmp_path_factory: pytest.TempPathFactory) -> Shell:
     api_url = Settings.load(stack.folder, {}).api_url
     (shell.folder / "shipway.toml").write_text(f'api_url = "{api_url}"\nwork_pool = "{POOL}"\n')
     (shell.folder / "work.py").write_text(FLOW)
-    for flow in ("main", "fail", "threads"):
+    for flow in ("main", "fail"):
         shell.ok("deploy", f"./work.py:{flow}", "-n", "d")
     return shell
 
@@ -255,8 +255,8 @@ def test_names_that_cannot_be_are_refused(here: Shell) -> None:
         assert "name" in line or "may not hold" in line
 
 
-def test_told_to_stop_it_lets_a_short_run_finish_and_takes_up_no_other(here: Shell, tmp_path: Path) -> None:
-    """And says so in plain lines, where there is no terminal."""
+def test_told_to_stop_it_lets_a_short_run_finish_and_hands_back_a_long_one(here: Shell, tmp_path: Path) -> None:
+    """It takes up no other, and says so in plain lines, where there is no terminal."""
     gate = tmp_path / "gate"
     with worker(here, SHIPWAY_DRAIN_SECONDS="120") as one:
         run = start(here, until=gate)
@@ -272,19 +272,16 @@ def test_told_to_stop_it_lets_a_short_run_finish_and_takes_up_no_other(here: She
     assert "worker ready" in one.said.splitlines()
     assert "\x1b[" not in one.said
     assert "waiting for runs" not in one.said
-    with worker(here):
-        wait_until(lambda: state(here, other) == "Completed")
 
-
-def test_a_long_run_is_handed_back_and_another_worker_completes_it(here: Shell, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
+    later = tmp_path / "later"
     with worker(here, SHIPWAY_DRAIN_SECONDS="1") as one:
-        run = start(here, until=gate)
-        one.wait_for("it begins")
+        wait_until(lambda: state(here, other) == "Completed")
+        run = start(here, until=later)
+        one.wait_for("it begins", 2)
         assert one.stop() == 0
         assert "Handed back 1" in one.said
     assert state(here, run) in ("AwaitingRetry", "Scheduled", "Late")
-    gate.touch()
+    later.touch()
     with worker(here):
         wait_until(lambda: state(here, run) == "Completed")
 
@@ -304,6 +301,7 @@ def test_told_twice_it_ends_at_once(here: Shell) -> None:
 @pytest.mark.long
 def test_what_a_run_is_told_of_threads_is_what_somebody_set_or_its_share(here: Shell) -> None:
     """By the job, by who started the worker, and by the worker itself; the same number for each of its runs."""
+    here.ok("deploy", "./work.py:threads", "-n", "d")
     share = max(cores() // 2, 1)
     api = Api(Settings.load(here.folder))
     deployment = api.deployment("threads/d")["id"]
@@ -320,7 +318,8 @@ def test_what_a_run_is_told_of_threads_is_what_somebody_set_or_its_share(here: S
         assert one.stop() == 0
 
 
-def test_limit_and_priorities_are_kept(here: Shell, tmp_path: Path) -> None:
+def test_limit_and_priorities_are_kept_and_it_is_woken_by_events(here: Shell, tmp_path: Path) -> None:
+    """A worker that asks by itself once an hour hears of each run all the same, and of one that fell due before."""
     api = Api(Settings.load(here.folder))
     for queue, priority in (("urgent", 1), ("patient", 2)):
         here.ok("deploy", "./work.py:main", "-n", queue, "-q", queue)
@@ -338,6 +337,10 @@ def test_limit_and_priorities_are_kept(here: Shell, tmp_path: Path) -> None:
         gate.touch()
         wait_until(lambda: state(here, patient) == "Completed")
         assert state(here, urgent) == "Completed"
+        for count in (3, 4):
+            run = str(here.json("run", "waiting/patient", "-p", f"until={gate}")["id"])
+            wait_until(lambda run=run: state(here, run) == "Completed")  # type: ignore[misc]
+            one.wait_for("it is done", count)
         assert one.stop() == 0
 
 
@@ -359,18 +362,6 @@ def test_the_limits_of_pool_and_queue_are_kept(here: Shell, tmp_path: Path, limi
             assert one.stop() == 0
     finally:
         api.request("PATCH", limited, {"concurrency_limit": None})
-
-
-def test_it_is_woken_by_events(here: Shell, tmp_path: Path) -> None:
-    """A worker that asks by itself once an hour hears of each run all the same, and of one that fell due before."""
-    gate = tmp_path / "gate"
-    gate.touch()
-    with worker(here, PREFECT_WORKER_QUERY_SECONDS="3600") as one:
-        for count in (1, 2):
-            run = start(here, until=gate)
-            wait_until(lambda run=run: state(here, run) == "Completed")  # type: ignore[misc]
-            one.wait_for("it is done", count)
-        assert one.stop() == 0
 
 
 @pytest.mark.long
