@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from shipway.prefect.api import Api
+from shipway.settings import Settings
 from tests.acceptance.conftest import Shell
 
 KINDS = {
@@ -99,11 +101,29 @@ def run_count():
 """
 
 
-def run(project: Shell, kind: str) -> dict[str, Any]:
-    name = f"{kind}-{uuid.uuid4().hex[:8]}"
-    (project.folder / "work.py").write_text(HEAD + KINDS[kind].replace("NAME", name))
-    project.ok("deploy", "./work.py:main", "-n", "d")
-    facts: dict[str, Any] = project.json("run", f"{name}/d", "--watch")
+FLOW_NAME = f"kinds-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture(scope="module")
+def release(stack: Shell, tmp_path_factory: pytest.TempPathFactory) -> tuple[Shell, dict[str, Any]]:
+    """A project with a file for each kind, and the deployment that its release is of."""
+    api_url = Settings.load(stack.folder, {}).api_url
+    project = Shell(tmp_path_factory.mktemp("kinds"), {**stack.environment, "PREFECT_API_URL": api_url})
+    for kind, code in KINDS.items():
+        (project.folder / f"kind-{kind}.py").write_text(HEAD + code.replace("NAME", f"{FLOW_NAME}-{kind}"))
+    project.ok("deploy", "./kind-loads.py:main", "-n", "d")
+    return project, Api(Settings.load(project.folder, project.environment)).deployment(f"{FLOW_NAME}-loads/d")
+
+
+def run(release: tuple[Shell, dict[str, Any]], kind: str) -> dict[str, Any]:
+    """Run a kind's flow, of a deployment that is made without a look at it, which takes longer than its run."""
+    project, like = release
+    api = Api(Settings.load(project.folder, project.environment))
+    flow = api.request("POST", "/flows/", {"name": f"{FLOW_NAME}-{kind}"})["id"]
+    same = {key: like[key] for key in ("version", "pull_steps", "work_pool_name", "work_queue_name")}
+    body = {"name": "d", "flow_id": flow, "entrypoint": f"kind-{kind}.py:main", **same}
+    api.request("POST", "/deployments/", body)
+    facts: dict[str, Any] = project.json("run", f"{FLOW_NAME}-{kind}/d", "--watch")
     return facts
 
 
@@ -111,15 +131,15 @@ def run(project: Shell, kind: str) -> dict[str, Any]:
     "kind",
     [pytest.param(kind, marks=[pytest.mark.long] if kind in VARIANTS else []) for kind in KINDS if kind != "retried"],
 )
-def test_what_it_saves_is_there(project: Shell, kind: str) -> None:
-    facts = run(project, kind)
+def test_what_it_saves_is_there(release: tuple[Shell, dict[str, Any]], kind: str) -> None:
+    facts = run(release, kind)
     assert facts["state"] == "Completed"
     assert [item["name"] for item in facts["artifacts"]] == ["value"]
 
 
-def test_a_retry_is_an_attempt_of_its_own(project: Shell) -> None:
+def test_a_retry_is_an_attempt_of_its_own(release: tuple[Shell, dict[str, Any]]) -> None:
     """What the failed attempt saved is not in the record: readers see the attempt that completed, and it alone."""
-    facts = run(project, "retried")
+    facts = run(release, "retried")
     assert [item["name"] for item in facts["artifacts"]] == ["of attempt 2", "value"]
     assert all("/2/" in item["key"] for item in facts["artifacts"])
 
