@@ -20,7 +20,7 @@ suite: $(VENV)/.test
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 test-all: $(VENV)/.test tools lint types  ## what takes long too, the parity suite and all its cases included
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "long or not long" $(PYTEST)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "long or not long" --hypothesis-profile=default $(PYTEST)
 
 parity: $(VENV)/.test  ## all cases of the suite that compares our worker with the stock one
 	$(BIN)/python -m pytest tests/acceptance/test_parity.py -m "parity or not parity"

@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# What `make test` tries of each property; `make test-all` takes Hypothesis's own number.
+settings.register_profile("short", settings.default, max_examples=30)
+settings.load_profile("short")
 
 pytest_plugins = ["shipway.testing"]
 
@@ -92,6 +97,8 @@ def hermetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("PREFECT_HOME", str(home / ".prefect"))
         # Otherwise a search for AWS credentials waits for the network of a cloud machine.
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        # No test cuts the power: folder stores of this process need not wait for the disk at each write.
+        patch.setattr(os, "fsync", lambda descriptor: None)
         # Shared by the processes that run the tests side by side.
         shared = tmp_path_factory.getbasetemp().parent if os.environ.get("PYTEST_XDIST_WORKER") else home
         patch.setenv("TEST_TABLES", str(shared / "tables.db"))

@@ -21,7 +21,9 @@ from shipway.store.folder import FolderStore
 
 Seen = dict[str, tuple[str, bytes]]
 HARMS = ("overwrite", "append", "empty", "mode", "delete", "folder", "link", "extra")
-ordinary = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+ordinary = settings(
+    max_examples=settings().max_examples // 2, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 def seen(folder: Path) -> Seen:

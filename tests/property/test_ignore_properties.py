@@ -101,7 +101,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.needs("git")
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=3 * settings().max_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(trees)
 @example({"": ["*.txt"], "a/": ["!b/"]})
 @example({"": ["a/**", "!a/x.txt"]})

@@ -30,7 +30,7 @@ def consistent(tree: dict[str, bytes]) -> bool:
     return len(paths) == len(tree) and not paths & parents
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=settings().max_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(trees.filter(consistent), st.randoms(use_true_random=False))
 def test_round_trip(tree: dict[str, bytes], random: object) -> None:
     with tempfile.TemporaryDirectory() as scratch:

@@ -418,14 +418,15 @@ def options(examples: int, steps: int, **more: Any) -> settings:
 
 
 def test_nothing_needed_is_removed() -> None:
-    run_state_machine_as_test(Machine, settings=options(120, 40))
+    run_state_machine_as_test(Machine, settings=options(settings().max_examples, 40))
 
 
 def test_nothing_needed_is_removed_from_a_folder() -> None:
     run_state_machine_as_test(FolderMachine, settings=options(12, 25))
 
 
-@pytest.mark.parametrize("machine", [OneEpochMachine, pytest.param(AnyAgeMachine, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("machine", [OneEpochMachine, AnyAgeMachine])
 def test_the_machine_finds_what_is_wrong(machine: type[Machine]) -> None:
     wrong = options(1000, 40, phases=[Phase.generate], derandomize=True, database=None, report_multiple_bugs=False)
     with pytest.raises((AssertionError, ObjectNotFoundError)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import subprocess
 import sys
@@ -24,7 +23,10 @@ from shipway.run.upkeep import Collection, collect
 from shipway.run.verify import verify
 from shipway.store.folder import FolderStore
 
-SECONDS = 9.0
+SECONDS = 4.0
+"""And longer where it takes that for as much as there must be for a race to speak of."""
+REMOVED = 20
+PUBLISHED = 10
 EPOCH_SECONDS = 0.6
 BUILDERS = 2
 
@@ -33,34 +35,32 @@ def test_builders_and_a_collector(tmp_path: Path) -> None:
     # Counted from lately: an epoch has few digits.
     zero = time.time() - 100 * EPOCH_SECONDS
 
-    def start(role: str) -> subprocess.Popen[str]:
+    def start(role: str) -> subprocess.Popen[bytes]:
         argv = [sys.executable, __file__, role, str(tmp_path), str(SECONDS), str(EPOCH_SECONDS), str(zero)]
-        return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(argv)
 
     processes = [start(role) for role in ("collector", *(f"builder-{n}" for n in range(BUILDERS)))]
     try:
-        answers = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
+        for process in processes:
+            process.wait(timeout=120)
     finally:
         for process in processes:
             process.kill()
             process.wait()
     assert [process.returncode for process in processes] == [0] * len(processes)
-    # Otherwise there was no race to speak of.
-    assert answers[0] > 20, "collected too little"
-    assert min(answers[1:]) > 10, "published too little"
     report = verify(FolderStore(tmp_path))
     assert report.findings == ()
     assert report.deployments == BUILDERS + 1
     assert report.runs > 0
 
 
-def _build(name: str, store: FolderStore, until: float) -> int:
+def _build(name: str, store: FolderStore, until: float) -> None:
     """Publish changing releases of a deployment of one's own and of one shared with the others."""
     published = 0
     chance = random.Random(name)  # noqa: S311 - for variety
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        while time.monotonic() < until:
+        while time.monotonic() < until or published <= PUBLISHED:
             (folder / chance.choice("abcdef")).write_text(chance.choice("0123456789") * 40)
             deployment = chance.choice([name, "shared"])
             pointer = read_pointer(store, "flow", deployment)
@@ -76,15 +76,13 @@ def _build(name: str, store: FolderStore, until: float) -> int:
                 run = f"{chance.getrandbits(32):08x}"
                 folder_ = run_folder("flow", datetime.now(UTC), "run", run)
                 write_record(store, folder_, RunRecord(run, "run", "flow", None, 1, str(release.version), {}))
-    return published
 
 
-def _collect(store: FolderStore, until: float) -> int:
+def _collect(store: FolderStore, until: float) -> None:
     removed = 0
-    while time.monotonic() < until:
+    while time.monotonic() < until or removed <= REMOVED:
         done = collect(Collection(store, keep_last=2, keep_days=0), grace=0)
         removed += sum(tally.objects for tally in done.removed.values())
-    return removed
 
 
 if __name__ == "__main__":
@@ -97,4 +95,4 @@ if __name__ == "__main__":
     for module in (build_module, history, retention, upkeep):
         vars(module)["current_epoch"] = short_epoch
     work = _collect if role == "collector" else lambda store, until: _build(role, store, until)
-    print(work(FolderStore(Path(path)), time.monotonic() + seconds))
+    work(FolderStore(Path(path)), time.monotonic() + seconds)

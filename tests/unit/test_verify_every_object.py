@@ -25,7 +25,7 @@ from shipway.run.verify import verify
 from shipway.settings import Settings
 from shipway.store.folder import FolderStore
 
-FLIPS = 25
+FLIPS = 9
 """Places in each object, spread over it; both of its ends are among them."""
 
 
