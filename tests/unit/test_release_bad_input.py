@@ -145,14 +145,13 @@ def proxy(s3_server: S3Server) -> Iterator[Proxy]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder of which the release is one pack, some blobs and one blob in several parts."""
+    """A folder of which the release is one pack and some blobs."""
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "flow.py").write_text("x = 1\n")
     (folder / "other.py").write_text("x = 2\n")
     for n in range(BLOBS):
         (folder / f"blob_{n}").write_bytes(bytes([n]) * LARGE_FILE)
-    (folder / "parts").write_bytes(b"parts" * (WHOLE_UPLOAD // 2))
     return folder
 
 
@@ -167,6 +166,7 @@ REFUSED = {
 def test_an_upload_refused_half_way_leaves_no_release_and_is_taken_up_again(
     s3_server: S3Server, proxy: Proxy, project: Path, tmp_path: Path, status: int, late: bool
 ) -> None:
+    (project / "parts").write_bytes(b"parts" * (WHOLE_UPLOAD // 2))  # a blob that goes up in several parts
     config = s3_server.config(s3_server.new_bucket())
     store = ObjectStore(replace(config, endpoint_url=proxy.endpoint_url), retry_seconds=0.3)
     direct = ObjectStore(config)
