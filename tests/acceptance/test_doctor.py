@@ -20,7 +20,14 @@ from shipway.prefect.doctor_runs import overdue, pending, zombies
 from shipway.prefect.doctor_slots import slots
 from shipway.prefect.runs import FINAL
 from shipway.settings import Settings
-from tests.acceptance.conftest import Shell, wait_until
+from tests.acceptance.conftest import Shell, running_stack, wait_until
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A stack on which nothing else goes on: doctor looks at all of it."""
+    with running_stack(tmp_path_factory.mktemp("doctor") / "stack") as shell:
+        yield shell
 
 
 @pytest.fixture

@@ -441,23 +441,23 @@ def test_a_run_is_in_mlflow_and_one_that_is_not_is_added_later(project: Shell, a
         wait_until(lambda: bool(logged(project, shown["id"])))
         return shown
 
-    shown = deployed("first")
+    shown = deployed("earlier")
 
     server = Server(address)
     [row] = runs(server, "learn")
-    assert pairs(row, "params") == {"month": "first", "depth": "3"}
+    assert pairs(row, "params") == {"month": "earlier", "depth": "3"}
     assert pairs(row, "metrics") == {"rmse": 0.25, "r2": 0.75}
     tags = pairs(row, "tags")
     assert (tags[RUN_ID], tags["shipway.deployment"]) == (shown["id"], "learn/daily")
     assert tags["shipway.release"] == shown["release"]
     assert tags["shipway.artifacts"].startswith("s3://")
     assert f"{tags['shipway.artifacts']}/model.json" in tags["mlflow.note.content"]
-    assert (row["info"]["status"], row["info"]["run_name"]) == ("FINISHED", "first")
+    assert (row["info"]["status"], row["info"]["run_name"]) == ("FINISHED", "earlier")
     place = f"{address}/#/experiments/{row['info']['experiment_id']}/runs/{row['info']['run_id']}"
     assert logged(project, shown["id"]) == [(logging.INFO, f"Mirrored to MLflow: {place}")]
 
     file.write_text(file.read_text().replace(address, nowhere))
-    second = deployed("second")
+    second = deployed("later")
 
     [(level, warning)] = logged(project, second["id"])
     assert (level, second["state"]) == (logging.WARNING, "Completed")
@@ -465,9 +465,9 @@ def test_a_run_is_in_mlflow_and_one_that_is_not_is_added_later(project: Shell, a
     assert len(runs(server, "learn")) == 1
 
     assert "1 to add, 1 there already" in project.ok("mlflow", "sync", "learn", "--dry-run", **there)
-    [done] = [row for row in project.json("mlflow", "sync", "learn", **there)["runs"] if row["run"] == "second"]
+    [done] = [row for row in project.json("mlflow", "sync", "learn", **there)["runs"] if row["run"] == "later"]
     assert (done["what"], done["flow"], done["detail"].startswith(address)) == ("added", "learn", True)
-    assert {pairs(row, "params")["month"] for row in runs(server, "learn")} == {"first", "second"}
+    assert {pairs(row, "params")["month"] for row in runs(server, "learn")} == {"earlier", "later"}
     assert f"{address}: 2 there already." in project.ok("mlflow", "sync", "learn", **there)
     assert "no runs to mirror" in project.ok("mlflow", "sync", "learn", "--since", "2999-01-01", **there)
     assert "no run of 'lern'" in one_line(project("mlflow", "sync", "lern", **there), 4)
