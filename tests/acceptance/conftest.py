@@ -84,9 +84,11 @@ class Shell:
         assert isinstance(end.value.code, int)
         return Done(arguments, end.value.code, out.getvalue(), err.getvalue())
 
-    def json(self, *arguments: str, **rest: Any) -> Any:
-        """Run a command with --json and return what it printed."""
-        return json.loads(self.ok(*arguments, "--json", **rest))
+    def json(self, *arguments: str, **variables: str) -> Any:
+        """Run a command that must succeed with --json, within this process, and return what it printed."""
+        done = self.inside(*arguments, "--json", **variables)
+        assert done.returncode == 0, f"{arguments} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return json.loads(done.stdout)
 
     def start(self, *arguments: str, output: Path | None = None) -> subprocess.Popen[bytes]:
         """Start a command that goes on; what it prints goes into the file `output`."""
