@@ -246,13 +246,13 @@ def test_a_run_whose_worker_dies_while_it_cancels_it_is_cancelled(stage: Stage) 
     audit(stage, [run], completed=False)
 
 
-@pytest.mark.parametrize("seed", [1, 21], ids=process_scenarios.name)
+@pytest.mark.parametrize("seed", [1, pytest.param(21, marks=pytest.mark.long)], ids=process_scenarios.name)
 def test_processes_that_are_hit(stage: Stage, seed: int) -> None:
     """A few of the long list, here where a stack is; so the two below."""
     process_scenarios.play(stage, seed)
 
 
-@pytest.mark.parametrize("seed", [54, 60], ids=point_scenarios.name)
+@pytest.mark.parametrize("seed", [54, pytest.param(60, marks=pytest.mark.long)], ids=point_scenarios.name)
 def test_processes_that_are_hit_at_a_point(watched: point_scenarios.Watched, seed: int) -> None:
     point_scenarios.play(watched, seed)
 
