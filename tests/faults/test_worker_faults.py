@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.unit.test_worker_pool import PROBES, Bench, nothing_is_left, on_bench, until
+from tests.unit.bench import PROBES, Bench, nothing_is_left, on_bench, until
 
 from shipway.worker import host as host_module
 from shipway.worker import pool as pool_module

@@ -11,6 +11,7 @@ from typing import Any
 import shipway
 from shipway.model.commit import commit
 from shipway.model.decision import Decision
+from shipway.model.registry import read_champion, read_line
 from shipway.run.order import Order
 from shipway.run.record import RunRecord
 from shipway.run.session import Session, activate
@@ -92,3 +93,12 @@ def raising(error: BaseException) -> Callable[..., Any]:
         raise error
 
     return raises
+
+
+def statuses(store: Store) -> dict[int, str]:
+    line = read_line(store, NAME)
+    return {version.version: line.status(version) for version in line.versions}
+
+
+def moves(store: Store) -> list[int]:
+    return [move.version for move in read_champion(store, NAME).history]
