@@ -113,7 +113,8 @@ def content(folder_store: FolderStore, request: pytest.FixtureRequest) -> Conten
 def runs(server: Server, flow: str) -> list[dict[str, Any]]:
     """Return the runs of an experiment as MLflow has them, without those that were deleted."""
     experiment = server.find_experiment(flow)
-    rows = server.search(experiment, f"tags.`{RUN_ID}` LIKE '%'") if experiment else ()
+    body = {"experiment_ids": [experiment], "filter": f"tags.`{RUN_ID}` LIKE '%'", "run_view_type": "ALL"}
+    rows = server.request("POST", "runs/search", body).get("runs", ()) if experiment else ()
     return [row for row in rows if row["info"]["lifecycle_stage"] == "active"]
 
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-import socket
 import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.property.fuzzing import budget, documents, encoded, nearly, only
+from tests.property.fuzzing import answering, budget, documents, encoded, nearly, only, talking
 
 from shipway.cli import cli
 from shipway.deployment.step import PULL_STEP
@@ -95,50 +92,13 @@ def server() -> Iterator[Server]:
         store = FolderStore(told.folder)
         assert write_record(store, run_folder("tiny", datetime.fromisoformat(time), "first", RUN["id"]), record)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+        def answer(wanted: str) -> tuple[int, bytes]:
+            wanted = wanted.partition("?")[0]
+            return (200, told.answers[wanted]) if wanted in told.answers else (404, b'{"detail": "none"}')
 
-            def _answer(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                wanted = f"{self.command} {self.path.partition('?')[0]}"
-                body = told.answers.get(wanted, b'{"detail": "none"}')
-                self.send_response(200 if wanted in told.answers else 404)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            do_GET = do_POST = _answer  # noqa: N815 - the names the server calls
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the server's own name for it
-                pass
-
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-            threading.Thread(target=listening.serve_forever, daemon=True).start()
-            told.address = f"http://127.0.0.1:{listening.server_address[1]}/api"
+        with answering(answer) as address:
+            told.address = f"{address}/api"
             yield told
-            listening.shutdown()
-
-
-@contextmanager
-def talking(said: bytes) -> Iterator[str]:
-    """Listen, say that to whoever comes, hang up, and return the address."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def talk() -> None:
-            link, _ = listening.accept()
-            with link, suppress(OSError):
-                link.settimeout(10)
-                link.recv(65536)
-                link.sendall(said)
-                # What was not read yet would have the end of the connection take away what was said.
-                link.shutdown(socket.SHUT_WR)
-                while link.recv(65536):
-                    pass
-
-        thread = threading.Thread(target=talk)
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/api"
-        thread.join()
 
 
 COMMANDS = (
@@ -256,7 +216,7 @@ def test_block_of_a_store(server: Server, block: tuple[str, Any]) -> None:
 @example(500, b"[" * 4096)
 def test_errors_of_the_api(status: int, body: bytes) -> None:
     with talking(f"HTTP/1.1 {status} x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body) as address:
-        only(ShipwayError, lambda: Api(Settings(project=Path(), api_url=address)).request("GET", "/health"))
+        only(ShipwayError, lambda: Api(Settings(project=Path(), api_url=f"{address}/api")).request("GET", "/health"))
 
 
 @budget
@@ -268,7 +228,7 @@ def test_errors_of_the_api(status: int, body: bytes) -> None:
 @example(b'HTTP/1.1 200 OK\r\nDate: 99 Foo 99999 99:99:99\r\nContent-Length: 3\r\n\r\n"3"')
 def test_what_is_no_web_server(said: bytes) -> None:
     with talking(said) as address:
-        only(ShipwayError, lambda: Api(Settings(project=Path(), api_url=address)).greet())
+        only(ShipwayError, lambda: Api(Settings(project=Path(), api_url=f"{address}/api")).greet())
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from shipway.errors import MlflowError, MlflowUnreachableError, ShipwayError
+from shipway.mlflow import answers
 from shipway.mlflow.content import RUN_ID, Content, content_of
 from shipway.mlflow.server import VARIABLE, Server
 from shipway.run.record import RunRecord
@@ -22,7 +23,7 @@ PAUSE = 0.2
 ADDED = "added"
 COMPLETED = "completed"
 THERE = "there"
-DELETED = "deleted"
+DELETED = answers.DELETED
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,12 @@ class Found:
     active: bool
 
     @classmethod
-    def of(cls, answer: Mapping[str, Any]) -> Found:
+    def of(cls, run: answers.Run) -> Found:
         """Read a run out of MLflow's answer."""
-        info = answer["info"]
-        tags = {tag["key"]: tag.get("value", "") for tag in answer["data"].get("tags", ())}
-        active = info.get("lifecycle_stage") != "deleted"
-        return cls(str(info["run_id"]), tags.get(RUN_ID, ""), info.get("status") == "FINISHED", active)
+        tags = {tag.key: tag.value for tag in run.data.tags}
+        info = run.info
+        active = info.lifecycle_stage != answers.DELETED
+        return cls(info.run_id, tags.get(RUN_ID, ""), info.status == "FINISHED", active)
 
 
 class Log(Protocol):
@@ -169,8 +170,8 @@ def mirror_committed(
 def find(server: Server, experiment: str, run_id: str = "") -> list[Found]:
     """Return what MLflow has of a run, or of all runs that were mirrored."""
     tag = f"tags.`{RUN_ID}`"
-    rows = server.search(experiment, f"{tag} = '{run_id}'" if run_id else f"{tag} LIKE '%'")
-    found = [Found.of(row) for row in rows]
+    runs = server.search(experiment, f"{tag} = '{run_id}'" if run_id else f"{tag} LIKE '%'")
+    found = [Found.of(run) for run in runs]
     # Compared once more: what is found may be deleted, and a record is a file that anybody may have written.
     return [one for one in found if one.run_id == run_id] if run_id else found
 
@@ -182,7 +183,7 @@ def _create(server: Server, experiment: str, content: Content) -> Found:
         "start_time": content.start,
         "tags": [{"key": key, "value": value} for key, value in content.tags.items()],
     }
-    return Found.of(server.request("POST", "runs/create", body)["run"])
+    return Found.of(server.request("POST", "runs/create", body, kind=answers.Made).run)
 
 
 def _fill(server: Server, found: Found, content: Content) -> None:

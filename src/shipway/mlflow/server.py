@@ -13,11 +13,17 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
+
 from shipway.errors import InputError, MlflowError, MlflowUnreachableError
+from shipway.mlflow import answers
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 TIMEOUT = 30.0
 PAGE = 1000
+MAX_BYTES = 256 << 20
+"""No answer is longer; a page of runs with all that MLflow keeps of them has a hundredth."""
+MAX_REFUSAL = 1 << 20
 
 _ABSENT = "RESOURCE_DOES_NOT_EXIST"
 _EXISTS = "RESOURCE_ALREADY_EXISTS"
@@ -114,9 +120,15 @@ class Server:
         return cls(address, authorization, timeout=timeout, authorities=authorities)
 
     def request(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, unless: str | None = None
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        kind: Any = dict[str, Any],
+        unless: str | None = None,
     ) -> Any:
-        """Send one request and return the answer's JSON, or None when it is MLflow's error `unless`."""
+        """Send one request and return the answer, read as a `kind`, or None when it is MLflow's error `unless`."""
         data = None if body is None else json.dumps(body, ensure_ascii=False).encode(errors="replace")
         try:
             request = urllib.request.Request(f"{self.address}/api/2.0/mlflow/{path}", data, method=method)  # noqa: S310
@@ -124,7 +136,7 @@ class Server:
             if self._authorization:
                 request.add_unredirected_header("Authorization", self._authorization)
             with self._opener.open(request, timeout=self._timeout) as answer:
-                text = answer.read()
+                text = answer.read(MAX_BYTES + 1)
         except urllib.error.HTTPError as error:
             with error:
                 return self._explain(error, path, unless)
@@ -132,12 +144,14 @@ class Server:
             reason = getattr(error, "reason", error)
             said = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
             raise MlflowUnreachableError(
-                f"no MLflow answers at {self.address} ({said})", hint=f"check {VARIABLE}; is the server up?"
+                f"no MLflow answers at {self.address} ({said[:200]})", hint=f"check {VARIABLE}; is the server up?"
             ) from None
         try:
-            return json.loads(text)
-        except ValueError:
-            raise self._stranger() from None
+            if len(text) <= MAX_BYTES:
+                return msgspec.json.decode(text, type=kind)
+        except (ValueError, RecursionError):
+            pass  # said below
+        raise self._stranger()
 
     def find_experiment(self, name: str) -> str | None:
         """Return the id of an experiment, or None where there is none.
@@ -146,32 +160,37 @@ class Server:
             MlflowError: it was deleted, so that its name is taken and nothing can be added.
         """
         query = urllib.parse.urlencode({"experiment_name": name})
-        found = self.request("GET", f"experiments/get-by-name?{query}", unless=_ABSENT)
+        found = self.request("GET", f"experiments/get-by-name?{query}", kind=answers.Experiment, unless=_ABSENT)
         if found is None:
             return None
-        if found["experiment"].get("lifecycle_stage") == "deleted":
+        if found.experiment.lifecycle_stage == answers.DELETED:
             raise MlflowError(
                 f"experiment {name!r} was deleted in MLflow", hint="restore it there, or remove it with `mlflow gc`"
             )
-        return str(found["experiment"]["experiment_id"])
+        return str(found.experiment.experiment_id)
 
     def experiment(self, name: str) -> str:
         """Return the id of an experiment, made where there was none."""
         if (found := self.find_experiment(name)) is not None:
             return found
-        made = self.request("POST", "experiments/create", {"name": name}, unless=_EXISTS)
+        made = self.request("POST", "experiments/create", {"name": name}, kind=answers.ExperimentId, unless=_EXISTS)
         # Where another run of the flow has made it meanwhile, that one serves.
-        return str(made["experiment_id"]) if made else self.experiment(name)
+        found = made.experiment_id if made else self.find_experiment(name)
+        if found is None:
+            raise MlflowError(f"MLflow at {self.address} says that experiment {name!r} is there, and has none")
+        return str(found)
 
-    def search(self, experiment: str, condition: str) -> Iterator[dict[str, Any]]:
+    def search(self, experiment: str, condition: str) -> Iterator[answers.Run]:
         """Yield the runs of an experiment that meet a condition, deleted ones too."""
         body = {"experiment_ids": [experiment], "filter": condition, "run_view_type": "ALL", "max_results": PAGE}
         while True:
-            answer = self.request("POST", "runs/search", body)
-            yield from answer.get("runs", ())
-            if not answer.get("next_page_token"):
+            answer = self.request("POST", "runs/search", body, kind=answers.Runs)
+            yield from answer.runs
+            if not answer.next_page_token:
                 return
-            body["page_token"] = answer["next_page_token"]
+            if answer.next_page_token == body.get("page_token"):
+                raise MlflowError(f"MLflow at {self.address} gives the same page of runs again and again")
+            body["page_token"] = answer.next_page_token
 
     def run_url(self, experiment: str, run: str) -> str:
         """Return where MLflow's UI shows a run."""
@@ -184,14 +203,13 @@ class Server:
                 hint="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
             )
         try:
-            document = json.loads(error.read())
-            code, message = str(document["error_code"]), str(document.get("message", ""))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, http.client.HTTPException):
+            refusal = msgspec.json.decode(error.read(MAX_REFUSAL), type=answers.Refusal)
+        except (OSError, ValueError, RecursionError, http.client.HTTPException):
             if error.code >= 500:
                 raise MlflowUnreachableError(f"MLflow at {self.address} is not well ({error.code})") from None
             raise self._stranger() from None
-        if code != unless:
-            said = (message.splitlines() or [code])[0][:300]
+        if refusal.error_code != unless:
+            said = (refusal.message.splitlines() or [refusal.error_code])[0][:300]
             raise MlflowError(f"MLflow at {self.address} answered {error.code} to {path.partition('?')[0]}: {said}")
 
     def _stranger(self) -> MlflowUnreachableError:
