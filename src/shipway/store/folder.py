@@ -38,6 +38,7 @@ HASHED = 1 << 20
 _LOCKS = 64
 _PATIENCE = 100
 _FORGOTTEN_SECONDS = 86_400
+_LAST_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 _WORDS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -105,7 +106,8 @@ class FolderStore:
         """Return what is known of an object."""
         with self._translated(key), self._open(key) as file:
             found = os.fstat(file.fileno())
-            modified = datetime.fromtimestamp(found.st_mtime, UTC)
+            # Some file systems keep times that are in no year of ours.
+            modified = datetime.fromtimestamp(max(0, min(found.st_mtime, _LAST_TIME)), UTC)
             return ObjectInfo(key=key, size=found.st_size, etag=_etag(file), modified=modified)
 
     def put(self, key: str, data: bytes | Path | Iterator[bytes]) -> str:

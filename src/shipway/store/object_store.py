@@ -49,6 +49,7 @@ STREAM_PART = 16 << 20
 _PARTS = 9_000  # S3 takes at most 10,000 of them
 _PARTS_AT_ONCE = 3  # each in memory: what a build of several large files is mostly made of
 _ATTEMPTS = 5
+_ODD_KEY = re.compile(r'Path "(.*?)"(?::| contained)', re.DOTALL)
 _PAUSE = 0.2
 
 
@@ -252,20 +253,37 @@ class ObjectStore:
         # obstore lists whole folders only, and the rest of the prefix is compared here.
         folder = prefix.rpartition("/")[0]
         listing = _Listing(self._store, (self._full(folder) if folder else self._config.prefix) or None)
+        below = f"{self._config.prefix}/{prefix}" if self._config.prefix else prefix
         while page := self._page(listing, prefix):
-            yield from (info for info in map(self._info, page) if info.key.startswith(prefix))
+            # What lies elsewhere no server has reason to name: its key would be taken for one below our prefix.
+            found = map(self._info, (meta for meta in page if str(meta["path"]).startswith(below)))
+            yield from (info for info in found if self._can_be(info.key))
 
     @patient
     def _page(self, listing: _Listing, prefix: str) -> Sequence[Any]:
         try:
             return listing.page()
         except (BaseError, OSError) as error:
+            if odd := _ODD_KEY.search(str(error)):
+                raise StoreError(
+                    f"{self.address} has an object whose key cannot be listed: {odd[1][:300]!r}",
+                    hint="no key of ours is like that; remove the object with the tool that it was made with",
+                ) from error
             raise self._translate(error, prefix) from error
+        except ValueError as error:
+            raise StoreError(f"the store at {self.address} lists an object of no time: {error}") from error
 
     def _full(self, key: str) -> str:
         prefix = self._config.prefix
         check_key(key, prefix)
         return f"{prefix}/{key}" if prefix else key
+
+    def _can_be(self, key: str) -> bool:
+        try:
+            check_key(key, self._config.prefix)
+        except InputError:
+            return False
+        return True
 
     def _info(self, meta: Any) -> ObjectInfo:
         prefix = f"{self._config.prefix}/" if self._config.prefix else ""

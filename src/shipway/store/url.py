@@ -16,6 +16,7 @@ MAX_SEGMENT = 255
 """Bytes that file systems allow between two slashes."""
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_UNKEPT = re.compile(r"[\x00-\x1f\\\x7f\ud800-\udfff]")
 _IP_ADDRESS = re.compile(r"\d+(\.\d+){3}")
 _RESERVED_STARTS = ("xn--", "sthree-", "amzn-s3-demo-")
 _RESERVED_ENDS = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
@@ -179,14 +180,20 @@ def check_key(key: str, prefix: str = "") -> None:
 
 
 def _check_path(path: str, noun: str) -> None:
-    shown = repr(path if len(path) <= 80 else path[:77] + "...")
-    if any(ord(character) < 32 or character in "\\\x7f" or "\ud800" <= character <= "\udfff" for character in path):
-        raise InputError(f"the {noun} {shown} holds a control character, a backslash or a broken character")
+    if fault := _fault(path):
+        shown = repr(path if len(path) <= 80 else path[:77] + "...")
+        raise InputError(f"the {noun} {shown} {fault}")
+
+
+def _fault(path: str) -> str | None:
+    if _UNKEPT.search(path):
+        return "holds a control character, a backslash or a broken character"
     for segment in path.split("/"):
         if segment in {"", ".", ".."}:
-            raise InputError(f"the {noun} {shown} is not a plain relative path: no empty part, '.' or '..'")
+            return "is not a plain relative path: no empty part, '.' or '..'"
         if len(segment.encode()) > MAX_SEGMENT:
-            raise InputError(f"the {noun} {shown} has a part of over {MAX_SEGMENT} bytes between two slashes")
+            return f"has a part of over {MAX_SEGMENT} bytes between two slashes"
+    return None
 
 
 def _check_endpoint(endpoint: str) -> None:
