@@ -1,7 +1,7 @@
 """The same processes hit beside Prefect's own process worker: `python -m tests.faults.stock [--rounds N]`.
 
-Both kinds of worker run the same release on the same stack. A run counts as lost where it is not final, and no process
-works on it, long after what was hit is there again.
+Both kinds of worker run the same release on the same stack. A run counts as lost where it is not final although nothing
+has happened to it for long: what was hit is there again, no process works on it, and its state has not changed.
 """
 
 from __future__ import annotations
@@ -14,20 +14,54 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-from tests.faults.process_scenarios import find
-from tests.faults.stage import FINAL, Stage, children, kill, staged, state_type, wait
+from tests.faults.__main__ import median_and_most
+from tests.faults.process_scenarios import find, works
+from tests.faults.stage import Stage, children, is_final, kill, staged, state_type, wait
+
+from shipway.errors import ShipwayError
+from shipway.run.fetch import download
+from shipway.run.record import read_record, record_keys
 
 VICTIMS = ("server", "store", "worker", "child", "worker and child")
 SIGNALS = ("KILL", "TERM")
 RUNS = 3
 SECONDS = 4.0
-WINDOW = 60.0
-"""Seconds a run has to end in, from the hit on: six times what silent runs are given on this stack."""
+QUIET = 60.0
+"""Seconds without anything after which nothing is waited for: six times what silent runs are given on this stack."""
+LONGEST = 300.0
+"""Seconds after which a run is given up in any case."""
+
+
+@dataclass
+class Tally:
+    """What became of runs.
+
+    Attributes:
+        ends: how often each state was a run's last.
+        lost: how many had not ended.
+        bare: how many completed and left no record, or another one than they should.
+        left: how many processes of runs that had ended were there still.
+        seconds: from each hit until every run had ended, where they all did.
+    """
+
+    ends: Counter[str] = field(default_factory=Counter)
+    lost: int = 0
+    bare: int = 0
+    left: int = 0
+    seconds: list[float] = field(default_factory=list)
+
+    def cells(self) -> list[str]:
+        """Return them for a table."""
+        counts = (*(self.ends[end] for end in ENDS), self.lost, self.bare, self.left)
+        return [*map(str, counts), *median_and_most(self.seconds)]
+
+
+ENDS = ("COMPLETED", "CRASHED", "FAILED", "CANCELLED")
 
 
 class Stock:
@@ -80,8 +114,8 @@ def stock_worker(stage: Stage) -> Iterator[Stock]:
             worker.process.wait()
 
 
-def play(stage: Stage, stock: Stock | None, victim: str, how: str, dice: random.Random) -> Counter[str]:
-    """Hit a process while runs go on; return how often each end was a run's, `lost` among them."""
+def play(stage: Stage, stock: Stock | None, victim: str, how: str, dice: random.Random, tally: Tally) -> None:
+    """Hit a process while runs go on, and add what became of them."""
     flow = "stock" if stock else "work"
     runs = [stage.start(flow, seconds=SECONDS) for _ in range(RUNS)]
     wait(lambda: any(stage.lives.glob(f"{run}.*") for run in runs), "a run has begun")
@@ -93,16 +127,59 @@ def play(stage: Stage, stock: Stock | None, victim: str, how: str, dice: random.
     if stock and victim.startswith("worker"):
         assert stock.process is not None
         stock.process.wait(60)
-        stock.start()
+    else:
+        wait(lambda: not any(map(works, pids)), "what was hit has ended")
     stage.ready()
-    while time.monotonic() < hit + WINDOW and any(state_type(stage, run) not in FINAL for run in runs):
-        time.sleep(1)
-    ends = Counter(state_type(stage, run) if state_type(stage, run) in FINAL else "lost" for run in runs)
-    for run in runs:  # out of the way of the next ones
-        for path in stage.lives.glob(f"{run}.*"):
-            if psutil.pid_exists(pid := int(path.read_text())):
-                kill(pid)
-    return ends
+    lost = settle(stage, runs, hit, stock.start if stock else lambda: None)
+    tally.ends += Counter(state_type(stage, run) for run in runs if run not in lost)
+    tally.lost += len(lost)
+    tally.bare += bare(stage, [run for run in runs if run not in lost and state_type(stage, run) == "COMPLETED"])
+    if not lost:
+        tally.seconds.append(time.monotonic() - hit)
+    with suppress(AssertionError):
+        wait(lambda: not processes(stage, runs), "no process is left", QUIET)
+    tally.left += len(processes(stage, runs))
+    kill(*processes(stage, runs))  # out of the way of the next ones
+    for run in lost:
+        state = {"type": "CANCELLED", "message": "Lost"}
+        stage.api.request("POST", f"/flow_runs/{run}/set_state", {"state": state, "force": True})
+
+
+def settle(stage: Stage, runs: list[str], hit: float, look_after: Callable[[], None]) -> list[str]:
+    """Wait until every run has ended, or nothing happens any more; return those that have not ended."""
+    seen, since = None, hit
+    while True:
+        look_after()
+        there = [stage.run(run)["state_id"] for run in runs], processes(stage, runs)
+        ended = [run for run in runs if is_final(stage, run)]
+        now = time.monotonic()
+        if there != seen or there[1]:
+            seen, since = there, now
+        if len(ended) == len(runs) or now > min(since + QUIET, hit + LONGEST):
+            return [run for run in runs if run not in ended]
+        time.sleep(0.5)
+
+
+def processes(stage: Stage, runs: list[str]) -> list[int]:
+    """Return the processes of runs that are there."""
+    words = [path.read_text() for run in runs for path in stage.lives.glob(f"{run}.*")]
+    return [int(word) for word in words if word and works(int(word))]
+
+
+def bare(stage: Stage, completed: list[str]) -> int:
+    """Return how many runs have no record, or one that lacks something that they have saved by its name."""
+    store = stage.store
+    keys = {id8: key for key, _name, id8 in record_keys(store, "work")}
+    found = 0
+    for run in completed:
+        try:
+            record = read_record(store, keys[run[-8:]])
+            for name in ("begun", "numbers"):
+                download(store, record.artifact(name), stage.lives.parent / "fetched")  # which compares digests
+        except (KeyError, ShipwayError) as error:
+            print(run, "has no whole record:", repr(error), file=sys.stderr, flush=True)
+            found += 1
+    return found
 
 
 def main() -> int:
@@ -112,26 +189,31 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     dice = random.Random(options.seed)  # noqa: S311
-    found: dict[tuple[str, str], dict[bool, Counter[str]]] = {}
+    found: dict[tuple[str, str, str], Tally] = {}
     with tempfile.TemporaryDirectory(prefix="swc-") as folder, staged(Path(folder) / "s") as stage:
         # The tag's limit is for other scenarios: here it would tell who is slow, not who is lost.
         stage.api.request("DELETE", "/concurrency_limits/tag/gpu")
         with stock_worker(stage) as stock:
             for victim in VICTIMS:
                 for how in SIGNALS:
-                    both = found[victim, how] = {False: Counter(), True: Counter()}
-                    for _ in range(options.rounds):
-                        for ours in (True, False):
-                            both[ours] += play(stage, None if ours else stock, victim, how, dice)
-                    print(victim, how, both, file=sys.stderr, flush=True)
-    ends = ("COMPLETED", "CRASHED", "FAILED", "CANCELLED", "lost")
-    print(
-        "| hit | worker | " + " | ".join(end.lower() for end in ends) + " |", "|---|---|" + "--:|" * len(ends), sep="\n"
-    )
-    for (victim, how), both in found.items():
-        for ours in (True, False):
-            counts = " | ".join(str(both[ours][end]) for end in ends)
-            print(f"| {victim}: SIG{how} | {'Shipway' if ours else 'stock'} | {counts} |")
+                    for name, worker in (("Shipway", None), ("stock", stock)):
+                        tally = found[victim, how, name] = Tally()
+                        for _ in range(options.rounds):
+                            play(stage, worker, victim, how, dice, tally)
+                        print(victim, how, name, tally, file=sys.stderr, flush=True)
+    heads = [
+        "hit",
+        "worker",
+        *map(str.lower, ENDS),
+        "lost",
+        "without data",
+        "processes left",
+        "seconds, median",
+        "most",
+    ]
+    print(f"| {' | '.join(heads)} |", "|---|---|" + "--:|" * (len(heads) - 2), sep="\n")
+    for (victim, how, name), tally in found.items():
+        print(f"| {victim}: SIG{how} | {name} | {' | '.join(tally.cells())} |")
     return 0
 
 
