@@ -14,10 +14,10 @@ from prefect.utilities.math import clamped_poisson_interval
 
 OUTAGE_SECONDS = 900.0
 """How long nothing may answer before a request fails: ten minutes, and half as much again."""
-LONGEST_PAUSE = 15.0
-"""Seconds between two tries at most, so that a run goes on soon after the server is back."""
-TRIES = 3 + round(OUTAGE_SECONDS / LONGEST_PAUSE)
-"""Pauses of 2, 4 and 8 s come first."""
+LONGEST_PAUSE = 5.0
+"""Seconds between two tries at most, so that a run goes on soon after the server is back; refusals cost nothing."""
+TRIES = 2 + round(OUTAGE_SECONDS / LONGEST_PAUSE)
+"""Pauses of 2 and 4 s come first."""
 
 
 def be_patient() -> None:
