@@ -22,19 +22,17 @@ if __name__ == "__main__":
 import argparse
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, nullcontext, suppress
-from datetime import UTC, datetime
+from contextlib import asynccontextmanager, nullcontext
 from weakref import WeakKeyDictionary
 
-import sqlalchemy as sa
 import uvicorn
 from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
-from prefect.server.database.dependencies import provide_database_interface, set_database_config
+from prefect.server.database.dependencies import set_database_config
 from prefect.server.utilities.database import get_dialect
 from prefect.settings import get_current_settings
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
+from shipway.prefect.absence import begin_waits_anew, notice_absence
 from shipway.prefect.origin import OwnPages
 from shipway.stack.service import is_loopback
 
@@ -96,23 +94,6 @@ def configure_database() -> None:
         set_database_config(ImmediateSqlite(connection_url=url.get_secret_value()))
 
 
-async def forgive_silence() -> None:
-    """Begin the waits of our automations for signs of life anew: nobody was heard while no server was there.
-
-    Otherwise a server that was away for a few minutes would take every run for crashed, before it heard of any.
-    """
-    db = provide_database_interface()
-    now = datetime.now(UTC)
-    ours = sa.select(db.Automation.id).where(db.Automation.name.startswith("shipway: "))
-    buckets = sa.select(db.AutomationBucket).where(db.AutomationBucket.automation_id.in_(ours))
-    # A database that is new or old gets its tables when the server starts; what is wrong otherwise is told then.
-    with suppress(DBAPIError):
-        async with db.session_context(begin_transaction=True) as session:
-            for bucket in await session.scalars(buckets):
-                bucket.end = max(bucket.end, now + (bucket.end - bucket.start))
-    await (await db.engine()).dispose()
-
-
 def main() -> None:
     """Serve the API and the UI until SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m shipway.prefect.server")
@@ -124,7 +105,8 @@ def main() -> None:
     from prefect.server.api.server import create_app
 
     app = create_app(final=True)
-    asyncio.run(forgive_silence())
+    asyncio.run(begin_waits_anew())
+    notice_absence()
     gc.freeze()
     gc.enable()
     settings = get_current_settings().server
