@@ -46,9 +46,14 @@ def commit(session: Session, tell: Callable[[str], None] = lambda _text: None) -
     if registered and not _has_committed(session):
         record = replace(record, models=tuple(_number(session, record, facts) for facts in registered.values()))
     record = session.commit(record)
-    for entry in record.models:
-        tell(_finish(session.store, record, entry))
+    settle_models(session.store, record, tell)
     return record
+
+
+def settle_models(store: Store, record: RunRecord, tell: Callable[[str], None]) -> None:
+    """Carry out what a committed record asks for of its models; what was carried out before stays as it is."""
+    for entry in record.models:
+        tell(_finish(store, record, entry))
 
 
 def champions_seen(lines: list[dict[str, Any]]) -> dict[str, int | None]:

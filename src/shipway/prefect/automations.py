@@ -31,7 +31,9 @@ SETTLED = tuple(
 """Events after which a worker looks after it, or nobody has to. Each event that counts costs the server a write."""
 ZOMBIE = "zombie: "
 """What the messages of runs begin with that were found dead; what runs them again goes by it."""
-AGAIN = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Run again: it had fallen silent"}
+RUN_AGAIN = "Run again: "
+"""What the messages of states begin with in which we, and no person, have a run begun again."""
+AGAIN = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": f"{RUN_AGAIN}it had fallen silent"}
 """The state in which a worker takes it up."""
 NOTE = "Kept up to date by Shipway, unless it is switched off here."
 

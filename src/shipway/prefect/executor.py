@@ -24,12 +24,14 @@ from prefect.runner._state_proposer import StateProposer
 from prefect.states import AwaitingRetry
 from prefect.utilities.engine import propose_state
 
-from shipway.prefect.automations import ZOMBIE
+from shipway.prefect.automations import RUN_AGAIN, ZOMBIE
 
 GRACE_SECONDS = 30.0
 """How long a run may take to end when it is asked to; Prefect's own."""
 
 LOOK_SECONDS = 0.05
+
+HANDED_BACK = f"{RUN_AGAIN}its worker was asked to end"
 
 TERMINATED = "Execution was aborted by a termination signal."
 """What a run's last state says that was asked to end and had time to say so (`exception_to_crashed_state`)."""
@@ -89,7 +91,7 @@ class Executors(FlowRunExecutorContext):
         """Have a run started anew by whoever is there; return the state that it waits in, None where it does not."""
         try:
             await self._unmark(flow_run.id)
-            state = await propose_state(self.client, AwaitingRetry(), flow_run_id=flow_run.id)
+            state = await propose_state(self.client, AwaitingRetry(message=HANDED_BACK), flow_run_id=flow_run.id)
         except (Abort, Pause, Exception) as error:  # noqa: BLE001 - the worker ends all the same
             flow_run_logger(flow_run).warning("The run could not be handed back: %s", error)
             return None
@@ -121,7 +123,7 @@ class Executors(FlowRunExecutorContext):
             if message.startswith(ZOMBIE) or (status != -signal.SIGTERM and message != TERMINATED):
                 return  # the server has it run again, or it ended of itself
             await self._unmark(flow_run.id)
-            await propose_state(self.client, AwaitingRetry(), flow_run_id=flow_run.id)
+            await propose_state(self.client, AwaitingRetry(message=HANDED_BACK), flow_run_id=flow_run.id)
         except Exception as error:  # noqa: BLE001 - the worker ends all the same
             logger.warning("The run was asked to end with its worker, and could not be handed back: %s", error)
         else:

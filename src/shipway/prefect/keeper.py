@@ -19,8 +19,9 @@ from prefect.logging.loggers import flow_run_logger
 
 from shipway.errors import StoreUnreachableError
 from shipway.mlflow.mirror import mirror_committed
-from shipway.model.commit import commit
+from shipway.model.commit import commit, settle_models
 from shipway.prefect.api import Api
+from shipway.prefect.committed import complete_by, find_committed
 from shipway.prefect.handover import Code
 from shipway.prefect.kept import find_kept
 from shipway.prefect.labels import AFTER, REPRODUCES, RESUMES, label
@@ -56,6 +57,8 @@ def keep_data(flow: Flow[..., Any], flow_run: FlowRun, workspace: Workspace, cod
     """
     settings = Settings.load()
     keeper = _Keeper(settings, flow, flow_run, workspace, code)
+    if keeper.completes_at_once():
+        return keeper
     keeper.results = keep_results(flow, flow_run, workspace.store, keeper.store, settings)
     fn = flow.fn
     aside = asyncio.to_thread
@@ -119,7 +122,7 @@ class _Keeper:
         self.flow_run = flow_run
         self.workspace = workspace
         self.results: TaskResults | None = None
-        self.saved: tuple[RunRecord, Session] | None = None
+        self.saved: tuple[RunRecord, str] | None = None
         self.said = Said()
         self.error: tuple[str, ...] | None = None
         self.tasks: dict[str, TaskFacts] = {}
@@ -135,6 +138,21 @@ class _Keeper:
     def __reduce__(self) -> tuple[type[_Elsewhere], tuple[()]]:
         # A flow travels with its tasks into the processes of a task runner; the run's data is kept here.
         return _Elsewhere, ()
+
+    def completes_at_once(self) -> bool:
+        """Have the run complete by what an attempt before this one has committed; tell whether one has."""
+        found = find_committed(Api(self.settings), self.flow, self.flow_run, self.store)
+        if found is None:
+            return False
+
+        def settle() -> None:
+            settle_models(self.store, found.record, flow_run_logger(flow_run=self.flow_run).info)
+            if found.tasks is not None:
+                self.saved = found.record, found.folder
+                self.tasks.update((str(number), task) for number, task in enumerate(found.tasks))
+
+        complete_by(self.flow, found.record, settle)
+        return True
 
     def attempt(self) -> _Attempt:
         context = FlowRunContext.get()
@@ -162,11 +180,11 @@ class _Keeper:
             api, tasks = Api(self.settings), self.tasks.values()
             publish_failed(api, self.flow_run, self.flow.name, self.store, self.said, tasks, self.error)
         if self.saved:
-            record, session = self.saved
-            publish(Api(self.settings), record, session, self.tasks.values())
+            record, folder = self.saved
+            publish(Api(self.settings), record, self.store, folder, self.tasks.values())
             logger = flow_run_logger(flow_run=self.flow_run)
             seconds = self.settings.mlflow_seconds
-            mirror_committed(session.store, session.order.folder, record, logger, seconds=seconds)
+            mirror_committed(self.store, folder, record, logger, seconds=seconds)
 
 
 class _Elsewhere:
@@ -250,7 +268,7 @@ class _Attempt:
             size,
             self.session.store.url(self.session.order.folder),
         )
-        self.keeper.saved = record, self.session
+        self.keeper.saved = record, self.session.order.folder
         if self.kept:
             self.kept.results.join(completes=True)
 

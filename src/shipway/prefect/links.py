@@ -16,7 +16,6 @@ from shipway.prefect.pages import store_ended_page, store_failed_page, store_pag
 from shipway.report.facts import Said, TaskFacts
 from shipway.report.words import number
 from shipway.run.record import RunRecord
-from shipway.run.session import Session
 from shipway.settings import Settings
 from shipway.store.base import Store
 
@@ -26,12 +25,11 @@ MAX_METRICS = 50
 _log = logging.getLogger("shipway")
 
 
-def publish(api: Api, record: RunRecord, session: Session, tasks: Iterable[TaskFacts]) -> None:
+def publish(api: Api, record: RunRecord, store: Store, folder: str, tasks: Iterable[TaskFacts]) -> None:
     """Keep the run's page, make a markdown artifact that says what came of it, and a table of everything saved.
 
     The data is committed by now, so a server that refuses these only costs the view: a warning, not the run.
     """
-    store = session.store
     verdict, page = store_page(api, record, store, tasks)
     rows = [
         {
@@ -55,7 +53,7 @@ def publish(api: Api, record: RunRecord, session: Session, tasks: Iterable[TaskF
         "key": f"{flow}-report",
         "type": "markdown",
         "description": "What came of the run, and where its page and its record are",
-        "data": _summary(record, verdict, page, store.url(f"{session.order.folder}/run.json")),
+        "data": _summary(record, verdict, page, store.url(f"{folder}/run.json")),
     }
     for body in (table, summary) if rows else (summary,):
         _post(api, record.run_id, body)

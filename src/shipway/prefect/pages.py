@@ -250,7 +250,7 @@ def server_facts(api: Api, run: Mapping[str, Any]) -> ServerFacts:
         seconds=run.get("total_run_time") or 0.0,
         attempts=max(run.get("run_count") or 0, 1),
         page=run_url(api, run["id"]),
-        tasks=_tasks(api, run["id"]),
+        tasks=task_facts(api, run["id"]),
         states=_states(api, run["id"]) if ended or failed else (),
         errors=_log_lines(api, run["id"], ERROR_LINES, level=40) if failed else (),
         log=_log_lines(api, run["id"], LOG_LINES) if ended else (),
@@ -264,7 +264,8 @@ def _states(api: Api, run_id: str) -> tuple[StateFacts, ...]:
     )
 
 
-def _tasks(api: Api, run_id: str) -> tuple[TaskFacts, ...]:
+def task_facts(api: Api, run_id: str) -> tuple[TaskFacts, ...]:
+    """Return the task runs of a run, in the order in which they began."""
     body = {"task_runs": {"flow_run_id": {"any_": [run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
     rows: list[dict[str, Any]] = []
     for row in api.pages("/task_runs/filter", body):
