@@ -120,6 +120,11 @@ class Stage:
         found = [child for child in children(worker) if "shipway.worker.template" in words(child)]
         return [child.pid for child in found if parent(child) == worker]
 
+    def forget_claims(self) -> None:
+        """Let workers that die leave no word of the runs that they had: as on a machine that does not come back."""
+        for path in Path(self.shell.environment["TMPDIR"]).glob("shipway-worker-*/claim-*"):
+            path.unlink()
+
     def ready(self) -> None:
         """Wait until everything runs, the supervisor included: somebody starts it again when it has ended."""
 

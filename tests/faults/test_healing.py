@@ -17,7 +17,7 @@ from tests.faults.hardship import little_memory
 from tests.faults.process_scenarios import alive
 from tests.faults.stage import Stage, audit, kill, staged, wait
 
-from shipway.prefect.automations import automations, ensure_automations, silence_seconds
+from shipway.prefect.automations import automations, ensure_automations
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,7 @@ def test_a_run_that_died_with_its_worker_is_run_again(stage: Stage) -> None:
     runs = [stage.start(first=600) for _ in range(2)]
     pids = [stage.pid(run) for run in runs]
     wait(lambda: slots(stage) == 2, "both hold a slot")
+    stage.forget_claims()
 
     # The supervisor starts the worker again. The runs have no time to say anything.
     worker = stage.service("worker")
@@ -136,7 +137,9 @@ def test_a_run_that_dies_just_after_the_server_was_killed_is_run_again_soon(stag
 def test_a_run_whose_death_the_server_does_not_wait_for_is_found(stage: Stage) -> None:
     """As when server and worker are killed together: the server that comes has no wait for the run's signs of life."""
     run = stage.start(first=600)
-    kill(stage.service("worker"), *stage.templates(), stage.pid(run))
+    pid = stage.pid(run)
+    stage.forget_claims()
+    kill(stage.service("worker"), *stage.templates(), pid)
     with closing(sqlite3.connect(stage.settings.state / "server/prefect.db", timeout=60)) as database, database:
         # More than one time: signs of life that are on their way yet begin a new wait.
         for _ in range(20):
@@ -215,6 +218,7 @@ def test_a_run_that_its_own_process_was_to_try_again_is_not_stranded(stage: Stag
     run = stage.start("stumble")
     pid = stage.pid(run)
     stage.wait_for(run, "AwaitingRetry")
+    stage.forget_claims()
     kill(stage.service("worker"), *stage.templates(), pid)
 
     stage.wait_for(run, "Completed")
@@ -240,6 +244,7 @@ def test_a_run_whose_worker_dies_while_it_cancels_it_is_cancelled(stage: Stage) 
     worker = stage.service("worker")
     os.kill(worker, signal.SIGSTOP)
     stage.api.request("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+    stage.forget_claims()
     kill(worker, *stage.templates(), pid)
 
     stage.wait_for(run, "Cancelled")
@@ -293,28 +298,3 @@ def own_slots(stage: Stage) -> int:
 def slots(stage: Stage) -> int:
     """Return how many slots of the tag are held."""
     return len(stage.api.request("GET", f"/concurrency_limits/tag/{TAG}")["active_slots"])
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_server_that_is_away_for_longer_than_silence_may_last(stage: Stage, number: signal.Signals) -> None:
-    """Runs and workers go on; nobody takes them for dead, and nothing is begun a second time."""
-    runs = [stage.start(seconds=35), stage.start(seconds=1)]
-    for run in runs:
-        stage.pid(run)
-    supervisor, server = stage.service("supervisor"), stage.service("server")
-    if number == signal.SIGKILL:
-        # Held back, so that it does not start the server again.
-        os.kill(supervisor, signal.SIGSTOP)
-        kill(server)
-    else:
-        os.kill(server, signal.SIGSTOP)
-    try:
-        time.sleep(2.5 * silence_seconds(stage.settings))
-    finally:
-        os.kill(supervisor if number == signal.SIGKILL else server, signal.SIGCONT)
-
-    for run in runs:
-        stage.wait_for(run, "Completed")
-        assert stage.run(run)["run_count"] == 1, stage.history(run)
-    audit(stage, runs)

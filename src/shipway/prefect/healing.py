@@ -32,6 +32,10 @@ RETRYING = "in_process"
 class Healer:
     """A worker's rounds.
 
+    Attributes:
+        left: runs that dead workers of this machine had, whose processes have ended too, by id, each with the id of the
+            state by which it was claimed; mended in the next round.
+
     Args:
         api: the server.
         pool: name of the worker's pool.
@@ -52,6 +56,7 @@ class Healer:
         self._ended = ended
         self._told: set[str] = set()
         self._answers_since: float | None = None
+        self.left: dict[str, str] = {}
         self._seen: set[tuple[str, str]] = set()
 
     def round(self, live: Collection[str]) -> list[str]:
@@ -73,13 +78,13 @@ class Healer:
             raise
 
     def _round(self, live: Collection[str]) -> list[str]:
+        said = self._mend_left()
         found = (*self._orphans(live), *self._unheard(), *self._silent(live))
         self._answers_since = self._answers_since or time.monotonic()
         stranded = {("run", run["id"]): run for run in found}
         held = {(limit["tag"], holder) for limit, holders in held_by_ended(self._api) for holder in holders}
         again = self._seen & (stranded.keys() | held)
         self._seen = (stranded.keys() | held) - again
-        said = []
         for key in sorted(again):
             if run := stranded.get(key):
                 said.append(self._mend(run))
@@ -89,6 +94,27 @@ class Healer:
                 self._api.request("POST", "/concurrency_limits/decrement", body)
                 said.append(f"a place of tag {tag!r} was held by a task that has ended; it is free")
         return said
+
+    def _mend_left(self) -> list[str]:
+        """Mend what dead workers of this machine left: nobody has to be waited for, as no process of it is there."""
+        said = []
+        for run, claim in list(self.left.items()):
+            found = self._api.find(f"/flow_runs/{run}")
+            if found and self._is_as_left(found, claim):
+                said.append(self._mend(found))
+            del self.left[run]
+        return said
+
+    def _is_as_left(self, run: dict[str, Any], claim: str) -> bool:
+        """Tell whether only the dead worker would go on with a run: nobody has claimed it since."""
+        if run["state_type"] in BEGUN:
+            if not ends_silent(self._api, run["work_pool_name"]):
+                return False
+        elif run["state_type"] != "CANCELLING" and not is_retrying(run):
+            return False
+        states = self._api.request("GET", f"/flow_run_states/?flow_run_id={run['id']}")
+        claims = [state for state in states if (state["type"], state["name"]) == ("PENDING", "Pending")]
+        return bool(claims) and max(claims, key=lambda state: str(state["timestamp"]))["id"] == claim
 
     def _mend(self, run: dict[str, Any]) -> str:
         if run["state_type"] == "CANCELLING":
@@ -119,7 +145,7 @@ class Healer:
         return [
             row
             for row in self._api.request("POST", "/flow_runs/filter", body)
-            if (row["state_type"] == "CANCELLING" or (row.get("empirical_policy") or {}).get("retry_type") == RETRYING)
+            if (row["state_type"] == "CANCELLING" or is_retrying(row))
             and row["id"] not in live
             and self._is_orphan(row, workers)
         ]
@@ -171,6 +197,11 @@ class Healer:
         if name == self._worker:
             return True  # it is not among the live ones
         return (workers.named(self._pool, str(name)) or {}).get("status") != "ONLINE"
+
+
+def is_retrying(run: dict[str, Any]) -> bool:
+    """Tell whether a run waits for its own process to try it again."""
+    return run["state_type"] == "SCHEDULED" and (run.get("empirical_policy") or {}).get("retry_type") == RETRYING
 
 
 def unmark(api: Api, run: dict[str, Any]) -> None:

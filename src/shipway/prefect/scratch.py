@@ -12,6 +12,8 @@ from typing import IO
 
 PREFIX = "shipway-worker-"
 LOCK = "lock"
+CLAIM = "claim-"
+"""What the names of files begin with that say which runs the worker has."""
 ENDING = "ending"
 """File that is there while the worker lets its runs finish, as it was asked to end."""
 VARIABLE = "SHIPWAY__SCRATCH"
@@ -35,6 +37,14 @@ class Scratch:
     def __enter__(self) -> Scratch:
         return self
 
+    def note_claim(self, run: str, state: str) -> None:
+        """Note that the worker has a run, and by which state it claimed it, for whoever finds the folder."""
+        (self.folder / f"{CLAIM}{run}").write_text(state)
+
+    def forget_claim(self, run: str) -> None:
+        """Note that a run has ended; nothing where it was not claimed."""
+        (self.folder / f"{CLAIM}{run}").unlink(missing_ok=True)
+
     def __exit__(self, *_exc: object) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         self._file.close()
@@ -52,12 +62,19 @@ def is_ending() -> bool:
     return VARIABLE in os.environ and (Path(os.environ[VARIABLE]) / ENDING).exists()
 
 
-def sweep() -> None:
-    """Remove the folders of workers of this user that were killed, once their runs have ended too."""
+def sweep() -> dict[str, str]:
+    """Remove the folders of workers of this user that were killed, once the processes of their runs have ended too.
+
+    Returns:
+        The runs that they had, by id, each with the id of the state by which it was claimed.
+    """
+    left: dict[str, str] = {}
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError):
             if folder.lstat().st_uid != os.getuid() or folder.is_symlink():
                 continue
             with (folder / LOCK).open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left |= {path.name.removeprefix(CLAIM): path.read_text() for path in folder.glob(f"{CLAIM}*")}
                 shutil.rmtree(folder, ignore_errors=True)
+    return left

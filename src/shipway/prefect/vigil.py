@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun, WorkPool
@@ -19,6 +19,7 @@ from shipway.prefect.executor import Executors
 from shipway.prefect.going_on import Live
 from shipway.prefect.healing import Healer
 from shipway.prefect.heartbeats import beat
+from shipway.prefect.scratch import sweep
 from shipway.settings import Settings
 
 ENDED = ("crashed", "cancelled", "not_started")
@@ -95,14 +96,18 @@ class Vigil:
 
     async def _heal(self, seconds: float) -> None:
         while True:
-            await asyncio.sleep(seconds)
             try:
-                said = await asyncio.to_thread(self._healer.round, [str(run) for run in self._live])
+                said = await asyncio.to_thread(self._look_round, [str(run) for run in self._live])
             except ShipwayError as error:
                 self._logger.debug("Could not look for stranded runs: %s", error)
             else:
                 for words in said:
                     self._logger.warning("Mended: %s", words)
+            await asyncio.sleep(seconds)
+
+    def _look_round(self, live: Collection[str]) -> list[str]:
+        self._healer.left |= sweep()
+        return self._healer.round(live)
 
 
 def _goes_on(live: Live) -> None:

@@ -33,7 +33,7 @@ from shipway.prefect.hooks import Hooks, Place
 from shipway.prefect.patience import be_patient
 from shipway.prefect.pool import POOL_TYPE
 from shipway.prefect.preload import CALLS, MODULES
-from shipway.prefect.scratch import ENDING, Scratch, sweep
+from shipway.prefect.scratch import ENDING, Scratch
 from shipway.prefect.scratch import VARIABLE as SCRATCH
 from shipway.prefect.shortcuts import LATER_SECONDS, Due, Later, Reads, shortcuts
 from shipway.prefect.starter import OWN_VARIABLES, Starter, run_environment
@@ -91,8 +91,7 @@ class ShipwayWorker(ProcessWorker):
         stack = self._exit_stack
         self._reads, self._later = Reads(self.client), Later(self.client)
         Due(self.client, self._room)
-        await asyncio.to_thread(sweep)
-        scratch = stack.enter_context(Scratch())
+        self._claims = scratch = stack.enter_context(Scratch())
         self._scratch = scratch.folder
         # A runner makes a folder that nothing here uses, and that a worker which is killed would leave behind.
         self._runner._tmp_dir.rmdir()
@@ -188,6 +187,7 @@ class ShipwayWorker(ProcessWorker):
                 return await self._run(live, configuration, folder, task_status)
         finally:
             await self._preparations.end(flow_run.id)
+            self._claims.forget_claim(str(flow_run.id))
             del self.live[flow_run.id]
             live.ended.set()
             if self._vigil:
@@ -269,10 +269,14 @@ class ShipwayWorker(ProcessWorker):
             self._claiming.pop(flow_run.id, None)
             if flow_run.id not in self.live:
                 await self._preparations.end(flow_run.id)
+                self._claims.forget_claim(str(flow_run.id))
 
     async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
         """Claim a run, which has been begun."""
-        return await self._claiming[flow_run.id]
+        claimed = await self._claiming[flow_run.id]
+        if claimed and flow_run.state:
+            self._claims.note_claim(str(flow_run.id), str(flow_run.state.id))
+        return claimed
 
     async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
         # The run's process is made meanwhile; it begins when this is done.
