@@ -22,15 +22,17 @@ from prefect.server.database.dependencies import (
     set_database_config,
     temporary_database_config,
 )
-from prefect.server.events import ordering
+from prefect.server.events import ordering, triggers
 from prefect.server.events.ordering import memory
 from prefect.server.events.schemas.events import ReceivedEvent
+from prefect.server.events.services import triggers as triggers_service
 from prefect.server.models import events as prefect_events
 from prefect.server.utilities.encryption import encrypt_fernet
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
 from prefect.settings.models.root import Settings as PrefectSettings
 from prefect.types._datetime import now
 
+from shipway.prefect.absence import Presence
 from shipway.prefect.ordering import STARTED, CausalOrdering
 from shipway.prefect.server import ImmediateSqlite, configure_database
 from shipway.settings import Settings
@@ -207,3 +209,25 @@ def test_events_wait_for_none_from_before_the_start(tmp_path: Path) -> None:
     assert asyncio.run(waits(other, before))
     assert asyncio.run(waits(resource, after))
     assert asyncio.run(waits(resource, uuid4()))
+
+
+def test_a_server_that_did_not_look_for_a_while_begins_waits_anew_before_it_concludes() -> None:
+    """Looks are five seconds apart, and a little more where the machine is busy; events come at any time."""
+    assert "await triggers.evaluate_proactive_triggers()" in inspect.getsource(triggers_service)
+    assert inspect.getsource(triggers.consumer).count("await reactive_evaluation(event)") == 1
+    times = iter([0.0, 5.2, 5.2, 5.3, 5.3, 40.0, 40.1, 39.0, 39.0])
+    done: list[str] = []
+
+    async def forgive(away: float) -> None:
+        done.append(f"away {away:.1f}")
+
+    async def conclude(what: str) -> None:
+        done.append(what)
+
+    async def play() -> None:
+        looked = Presence(forgive, lambda: next(times)).before(conclude)
+        for what in ("wait", "event", "late", "clock set back"):
+            await looked(what)
+
+    asyncio.run(play())
+    assert done == ["wait", "event", "away 34.7", "late", "clock set back"]
