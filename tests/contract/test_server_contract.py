@@ -32,7 +32,7 @@ from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_sett
 from prefect.settings.models.root import Settings as PrefectSettings
 from prefect.types._datetime import now
 
-from shipway.prefect.absence import Presence
+from shipway.prefect.absence import BEGINS, Presence
 from shipway.prefect.ordering import STARTED, CausalOrdering
 from shipway.prefect.server import ImmediateSqlite, configure_database
 from shipway.settings import Settings
@@ -215,7 +215,10 @@ def test_a_server_that_did_not_look_for_a_while_begins_waits_anew_before_it_conc
     """Looks are five seconds apart, and a little more where the machine is busy; events come at any time."""
     assert "await triggers.evaluate_proactive_triggers()" in inspect.getsource(triggers_service)
     assert inspect.getsource(triggers.consumer).count("await reactive_evaluation(event)") == 1
-    times = iter([0.0, 5.2, 5.2, 5.3, 5.3, 40.0, 40.1, 39.0, 39.0])
+    assert inspect.getsource(triggers.evaluate_periodically).count("await periodic_evaluation(") == 1
+    for name in BEGINS:
+        assert {"session", "trigger", "end"} <= inspect.signature(getattr(triggers, name)).parameters.keys()
+    times = iter([0.0, 5.2, 5.2, 5.3, 5.3, 40.0, 40.0, 40.1, 39.0, 39.0])
     done: list[str] = []
 
     async def forgive(away: float) -> None:

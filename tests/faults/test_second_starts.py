@@ -16,10 +16,14 @@ from shipway.prefect.doctor_runs import Workers
 
 pytestmark = pytest.mark.long
 
+PROACTIVE_SECONDS = 5
+"""How often the server looks at what it has not heard."""
+
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with staged(tmp_path_factory.mktemp("b")) as found:
+    # So that workers have time to be heard after the server has looked.
+    with staged(tmp_path_factory.mktemp("b"), heartbeat=8) as found:
         yield found
 
 
@@ -63,27 +67,36 @@ def artifacts(stage: Stage, run: str) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_server_that_is_away_for_longer_than_silence_may_last(stage: Stage, number: signal.Signals) -> None:
-    """Runs and workers go on; nobody takes them for dead, and nothing is begun a second time by another worker."""
-    other = stage.shell.start("worker", "start", "--pool", "shipway")
-    wait(lambda: len(Workers(stage.api).online("shipway")) > 1, "there is another worker")
-    runs = [stage.start(seconds=35), stage.start(seconds=1)]
-    for run in runs:
-        stage.pid(run)
-    supervisor, server = stage.service("supervisor"), stage.service("server")
-    if number == signal.SIGKILL:
-        # Held back, so that it does not start the server again.
-        os.kill(supervisor, signal.SIGSTOP)
-        kill(server)
-    else:
-        os.kill(server, signal.SIGSTOP)
-    try:
-        time.sleep(2.5 * silence_seconds(stage.settings))
-    finally:
-        os.kill(supervisor if number == signal.SIGKILL else server, signal.SIGCONT)
+    """Runs go on; nobody takes them for dead, and nothing is begun a second time by another worker.
 
+    Where all are stopped, as with their machine, the server goes on first, and looks before it has heard of anybody.
+    """
+    silence = silence_seconds(stage.settings)
+    other = stage.shell.start("worker", "start", "--pool", "shipway")
     try:
+        wait(lambda: len(Workers(stage.api).online("shipway")) > 1, "there is another worker")
+        runs = [stage.start(seconds=3.5 * silence), stage.start(seconds=1)]
+        for run in runs:
+            stage.pid(run)
+        supervisor, server = stage.service("supervisor"), stage.service("server")
+        workers = [stage.service("worker"), other.pid]
+        if number == signal.SIGKILL:
+            # Held back, so that it does not start the server again.
+            os.kill(supervisor, signal.SIGSTOP)
+            kill(server)
+        else:
+            kill(server, *workers, number=signal.SIGSTOP)
+        try:
+            time.sleep(2.5 * silence)
+        finally:
+            os.kill(supervisor if number == signal.SIGKILL else server, signal.SIGCONT)
+            if number == signal.SIGSTOP:
+                wait(stage.answers, "the server answers")
+                time.sleep(PROACTIVE_SECONDS + 1)
+            kill(*workers, number=signal.SIGCONT)
         for run in runs:
             stage.wait_for(run, "Completed")
+            assert "Crashed" not in stage.history(run)
             assert stage.run(run)["run_count"] == 1, stage.history(run)
     finally:
         other.terminate()

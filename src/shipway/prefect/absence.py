@@ -19,6 +19,7 @@ from typing import Any
 import sqlalchemy as sa
 from prefect.server.database.dependencies import provide_database_interface
 from prefect.server.events import triggers
+from prefect.server.events.schemas.automations import EventTrigger
 from sqlalchemy.exc import DBAPIError
 
 from shipway.prefect.automations import LEAST_SECONDS
@@ -28,12 +29,19 @@ SHARE = 0.6
 
 It looks at the waits every five seconds, and the shortest wait is ten seconds."""
 
+OURS = "shipway: "
+"""What the names of our automations begin with."""
+LOOKS = ("evaluate_proactive_triggers", "reactive_evaluation", "periodic_evaluation")
+"""Prefect's functions that conclude something from waits, or forget them."""
+BEGINS = ("ensure_bucket", "start_new_bucket")
+"""Those that begin one."""
+
 
 async def forgive_silence(away: float = math.inf) -> None:
     """Begin the waits of our automations anew that a server may have missed much of, which was away so many seconds."""
     db = provide_database_interface()
     now = datetime.now(UTC)
-    ours = sa.select(db.Automation.id).where(db.Automation.name.startswith("shipway: "))
+    ours = sa.select(db.Automation.id).where(db.Automation.name.startswith(OURS))
     buckets = sa.select(db.AutomationBucket).where(db.AutomationBucket.automation_id.in_(ours))
     # A database that is new or old gets its tables when the server starts; what is wrong otherwise is told then.
     with suppress(DBAPIError):
@@ -61,7 +69,7 @@ class Presence:
     def __init__(self, forgive: Callable[[float], Coroutine[Any, Any, None]], now: Callable[[], float]) -> None:
         self._forgive = forgive
         self._now = now
-        self._seen = now()
+        self._seen = self._back = now()
         self._lock = asyncio.Lock()
 
     async def notice(self) -> None:
@@ -69,6 +77,7 @@ class Presence:
         async with self._lock:
             away = self._now() - self._seen
             if away > LEAST_SECONDS * SHARE:
+                self._back = self._now()
                 await self._forgive(away)
             self._seen = self._now()
 
@@ -82,9 +91,25 @@ class Presence:
 
         return looked
 
+    def lasting(self, begin: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
+        """Return a function that begins a wait of ours as `begin` does, but has it last as long after an absence too.
+
+        What it begins with may have been on its way since before.
+        """
+
+        @functools.wraps(begin)
+        async def began(session: Any, trigger: EventTrigger, *args: Any, end: datetime, **named: Any) -> Any:
+            if trigger.within and trigger.automation.name.startswith(OURS):
+                end = max(end, datetime.fromtimestamp(self._back, UTC) + trigger.within)
+            return await begin(session, trigger, *args, end=end, **named)
+
+        return began
+
 
 def notice_absence() -> None:
     """Have this server look at the clock before it looks at waits, every five seconds, and at each event."""
     presence = Presence(forgive_silence, time.time)
-    for name in ("evaluate_proactive_triggers", "reactive_evaluation"):
+    for name in LOOKS:
         setattr(triggers, name, presence.before(getattr(triggers, name)))
+    for name in BEGINS:
+        setattr(triggers, name, presence.lasting(getattr(triggers, name)))
