@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from shipway.prefect.api import Api
+from shipway.settings import Settings
 from tests.acceptance.conftest import Shell, free_port, one_line, run_python, wait_until
 
 GOOD = "from prefect import flow\n\n@flow(name='bad-input')\ndef main(n: int, label: str = 'x'):\n    pass\n"
@@ -118,6 +122,29 @@ def test_unusual_names_work(project: Shell, folder: Path) -> None:
         project.ok("deploy", "./work.py:main", "-n", name, "-t", name)
         project.ok("inspect", f"bad-input/{name}")
     assert {f"bad-input/{name}" for name in names} <= {row["deployment"] for row in project.json("ls")}
+
+
+def test_half_a_character_does_not_get_into_the_server(project: Shell, folder: Path) -> None:
+    """It would keep one, and answer 500 to every worker that asks for its runs."""
+    project.ok("deploy", "./work.py:main", "-n", "half", "-p", "n=1")
+    # What is no UTF-8 on a command line becomes one.
+    for command in (("run", "bad-input/half"), ("deploy", "./work.py:main", "-n", "other", "-p", "n=1")):
+        assert "half a character" in one_line(project(*command, "-p", "label=\udcff"), 3)
+    api = Api(Settings.load(folder, project.environment))
+    deployment = api.deployment("bad-input/half")
+    path = f"/deployments/{deployment['id']}/create_flow_run"
+    request = urllib.request.Request(  # noqa: S310 - the stack's address
+        f"{api.url}{path}",
+        json.dumps({"parameters": {"label": "\ud800"}, "state": {"type": "PENDING"}}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with pytest.raises(urllib.error.HTTPError, match="422"):
+        urllib.request.urlopen(request, timeout=30)  # noqa: S310
+    whole = {"n": 1, "label": "\U0001f600"}
+    run = api.request("POST", path, {"parameters": whole, "state": {"type": "PENDING"}})
+    assert run["parameters"] == whole
+    project.ok("runs")
+    api.request("DELETE", f"/flow_runs/{run['id']}")
 
 
 def test_a_block_that_does_not_exist(project: Shell, folder: Path) -> None:

@@ -74,7 +74,7 @@ class Api:
             return str(version), None
 
     def _answer(self, method: str, path: str, body: Any = None) -> tuple[Any, Message]:
-        data = None if body is None else json.dumps(body).encode()
+        data = None if body is None else _write(body)
         try:
             request = urllib.request.Request(f"{self.url}{path}", data=data, headers=self._headers, method=method)  # noqa: S310
             with self._opener.open(request, timeout=TIMEOUT) as answer:
@@ -222,6 +222,19 @@ def _host(url: str) -> str:
             hint="set PREFECT_API_AUTH_STRING to user:password instead, and PREFECT_API_URL without them",
         )
     return host
+
+
+def _write(body: Any) -> bytes:
+    """Write JSON in which every character is one: a server would keep half a one, and fail whenever it is to say it.
+
+    Raises:
+        InputError: there is half a character; what it is part of may be a secret and is not repeated.
+    """
+    try:
+        return json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise InputError(f"{half} is half a character, which the Prefect API cannot keep", hint="remove it") from None
 
 
 def _read(data: bytes) -> Any:

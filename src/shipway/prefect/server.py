@@ -34,6 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 from shipway.prefect.absence import begin_waits_anew, notice_absence
 from shipway.prefect.origin import OwnPages
+from shipway.prefect.whole import WholeText
 from shipway.stack.service import is_loopback
 
 TURN_SECONDS = 60.0
@@ -104,7 +105,7 @@ def main() -> None:
     # The module takes the database configuration when it is imported.
     from prefect.server.api.server import create_app
 
-    app = create_app(final=True)
+    app = WholeText(create_app(final=True))
     asyncio.run(begin_waits_anew())
     notice_absence()
     gc.freeze()
