@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -36,11 +37,11 @@ WHOLE = [
 def post(body: bytes, size: int = 5, method: str = "POST") -> tuple[int, bytes]:
     """Send a body in pieces; return the status, and what the application got of it."""
     pieces = [body[start : start + size] for start in range(0, max(len(body), 1), size)]
-    sent = [
+    sent: list[Message] = [
         {"type": "http.request", "body": piece, "more_body": number < len(pieces)}
         for number, piece in enumerate(pieces, 1)
     ]
-    left = iter([*sent, {"type": "http.disconnect"}])
+    left: Iterator[Message] = iter([*sent, {"type": "http.disconnect"}])
     status, got, after = 0, b"", ""
 
     async def application(_scope: Message, receive: Any, send: Any) -> None:
