@@ -62,8 +62,8 @@ class Project:
 
 
 @contextmanager
-def running_stack(*, worker: bool = True) -> Iterator[Project]:
-    """Start a stack, with a worker unless told otherwise, and stop it in the end whatever happens."""
+def running_stack(*, worker: bool = True, auth: bool = False) -> Iterator[Project]:
+    """Start a stack, with a worker and no auth string unless told otherwise, and stop it whatever happens."""
     with tempfile.TemporaryDirectory(prefix="shipway-bench-") as name:
         home = Path(name) / "home"
         folder = Path(name) / "project"
@@ -71,8 +71,8 @@ def running_stack(*, worker: bool = True) -> Iterator[Project]:
         folder.mkdir()
         project = Project(folder, clean_environment(home, NO_COLOR="1"))
         try:
-            without = () if worker else ("--no-worker",)
-            project.shipway("up", "--detach", "--port", free_port(), "--store-port", free_port(), *without)
+            options = [*(() if worker else ("--no-worker",)), *(("--auth",) if auth else ())]
+            project.shipway("up", "--detach", "--port", free_port(), "--store-port", free_port(), *options)
             yield project
         finally:
             project.shipway("down")

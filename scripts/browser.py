@@ -77,7 +77,15 @@ class Browser:
             TimeoutError: it did not; the message says what is missing.
         """
         self.call("Page.navigate", url=url)
-        deadline = time.monotonic() + LIMIT
+        self.wait(url, texts, quiet)
+
+    def wait(self, what: str, texts: tuple[str, ...], quiet: float = QUIET, seconds: float = LIMIT) -> None:
+        """Wait until the page shows `texts` and has come to rest, for `quiet` seconds.
+
+        Raises:
+            TimeoutError: it did not; the message says what, and what is missing.
+        """
+        deadline = time.monotonic() + seconds
         seen, since = "", time.monotonic()
         while time.monotonic() < deadline:
             time.sleep(0.1)
@@ -88,7 +96,16 @@ class Browser:
             if time.monotonic() - since > quiet and all(text in now for text in texts):
                 return
         missing = ", ".join(repr(text) for text in texts if text not in seen)
-        raise TimeoutError(f"{url} did not show {missing or 'anything at rest'} within {LIMIT:g} s:\n{seen[:2000]}")
+        raise TimeoutError(f"{what} did not show {missing or 'anything at rest'} within {seconds:g} s:\n{seen[:2000]}")
+
+    def log_in(self, ui_url: str, auth_string: str, seconds: float = LIMIT) -> None:
+        """Have Prefect's UI, whose login page is shown, let one in; its page of runs is shown then."""
+        self.evaluate("document.querySelector('input[type=password]').focus()")
+        self.call("Input.insertText", text=auth_string)
+        self.evaluate("document.querySelector('button[type=submit]').click()")
+        # It complains of what it was refused before, and goes on doing so.
+        self.evaluate("document.querySelectorAll('.p-toast__close-btn').forEach(button => button.click())")
+        self.wait(f"{ui_url} after the login", ("Flow runs", "Task runs"), seconds=seconds)
 
     def look(self, width: int, height: int, colours: str | None = None) -> None:
         """Give the window a size in pixels, and what it shows the colours, `light` or `dark`, that its user prefers."""

@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.bench_cli import FLOW as TINY  # noqa: E402 - found through the line above
 from benchmarks.stack import Project, running_stack  # noqa: E402
-from scripts.browser import running_browser  # noqa: E402
+from scripts.browser import Browser, running_browser  # noqa: E402
 from scripts.report_check import check  # noqa: E402
 
 RESULTS = ROOT / "results"
@@ -58,8 +59,28 @@ def main() -> None:
                 browser.show(page.as_uri(), (NAMES[-1], "Provenance"))
                 _write(f"report-{width}-{colours}", browser.picture())
         found = check(browser, [page])
+    with running_stack(auth=True) as project, running_browser() as browser:
+        for name in log_in(project, browser):
+            _write(name, browser.picture())
     if found:
         sys.exit("\n".join(found))
+
+
+def log_in(project: Project, browser: Browser) -> Iterator[str]:
+    """Deploy and run a small flow on a stack that asks for its auth string, and log in to its UI.
+
+    Yields:
+        The name of each picture, while the browser shows what is to be on it.
+    """
+    (project.folder / "tiny.py").write_text(TINY)
+    project.shipway("deploy", "./tiny.py:main", "-n", "demo")
+    project.shipway("run", "tiny/demo", "-p", "n=1", "--name", NAMES[0], "--watch")
+    ui_url = project.status()["ui_url"]
+    browser.show(f"{ui_url}/runs", ("Login",))
+    yield "ui-login"
+    browser.log_in(ui_url, json.loads((project.folder / ".shipway/secrets.json").read_text())["auth_string"])
+    browser.wait("the page of runs", (NAMES[0], "tiny", "Completed"))
+    yield "ui-runs"
 
 
 def _write(name: str, png: bytes) -> None:
