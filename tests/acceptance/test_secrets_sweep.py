@@ -176,6 +176,7 @@ def test_no_secret_is_where_it_should_not_be(place: Shell, tmp_path: Path, herme
             "MLflow password": mark(),
             "MLflow token": mark(),
             "store address": mark(),
+            "proxy address": mark(),
         }
         bucket = foreign.new_bucket()
         with Watch({name: value for name, value in marks.items() if name not in ON_COMMAND_LINES}) as watch:
@@ -304,6 +305,15 @@ def put_in(place: Shell, marks: dict[str, str], endpoint: str, bucket: str) -> l
         assert "Traceback" not in done.stderr
         said.extend((done.stdout, done.stderr))
     refused(13, "mlflow", "sync", "-sb", "s3/marked", **tracking)
+    # Addresses of proxies, good and bad ones, where nobody answers. Only for what is not this machine are they asked.
+    for address in ("http://me:{}@127.0.0.1:9", "http://me:{}@127.0.0.1:99999", "http://me:{}/x@127.0.0.1:9"):
+        proxy = address.format(marks["proxy address"])
+        through: dict[str, Any] = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": ""}
+        through |= {name.lower(): value for name, value in through.items()}
+        done = place("doctor", **through)
+        said.extend((done.stdout, done.stderr))
+        refused(5, "ls", PREFECT_API_URL="http://api.invalid/api", **through)
+        refused(13, "mlflow", "sync", "-sb", "s3/marked", **through, MLFLOW_TRACKING_URI="http://mlflow.invalid")
     return said
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +93,29 @@ def test_who_may_not_make_a_bucket_is_told(s3_server: S3Server) -> None:
         ensure_bucket(replace(config, access_key=None, secret_key=None, profile="nobody"))
     with pytest.raises(StoreUnreachableError, match="does not answer"):
         ensure_bucket(replace(config, endpoint_url="http://no-such-host.invalid"))
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://me:of-mine@127.0.0.1:9",
+        "http://me:of-mine@127.0.0.1:99999",
+        "http://me:of-mine/x@127.0.0.1:9",
+        "socks5://me:of-mine@127.0.0.1:9",
+        "http://me:of-mine\n@127.0.0.1:9",
+    ],
+)
+def test_the_password_of_a_proxy_is_not_repeated(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, proxy)
+        monkeypatch.setenv(name.lower(), proxy)
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.delenv("no_proxy", raising=False)
+    config = StoreConfig("s3", bucket="bucket", endpoint_url="http://s3.invalid", access_key="k", secret_key="s")
+    for call in (lambda: ensure_bucket(config), lambda: ObjectStore(config, retry_seconds=0.1).read("key")):
+        with pytest.raises(StoreUnreachableError) as caught:
+            call()
+        assert "of-mine" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_folder_is_no_bucket(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -207,6 +207,21 @@ def test_strangers_on_this_machine_get_nothing(restarted: Restarted) -> None:
     assert "bucket" in told_through_grpc(restarted.ports, prepared(restarted.folder, restarted.ports)[1])
     assert "bucket" not in told_through_grpc(restarted.ports, {})
     assert restarted.store.head("kept").size == len(CONTENT)
+
+
+def test_what_strangers_on_this_machine_can_read_holds_numbers_only(restarted: Restarted) -> None:
+    """`-disableHttp` leaves pages about the state of master and volume server, which ask for nothing."""
+    told = {}
+    for port in astuple(restarted.ports):
+        for path in ("/", "/status", "/cluster/status", "/ui/index.html"):
+            with (
+                suppress(OSError, http.client.HTTPException),
+                urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer,
+            ):
+                told[port, path] = answer.read()
+    assert told, "nothing answers any more: say so in the docs"
+    for page in told.values():
+        assert not [word for word in ("kept", CONTENT[:50].decode(), ACCESS, SECRET, JWT) if word.encode() in page]
 
 
 def status_of(url: str) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ProfileNotFound
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ProfileNotFound, ProxyConnectionError
 from botocore.exceptions import ConnectionError as NoConnectionError
 
 from shipway.errors import AccessDeniedError, InputError, StoreError
@@ -15,6 +15,7 @@ from shipway.store.url import StoreConfig
 from shipway.store.words import CREDENTIALS_HINT, Refusal, explain, unreachable
 
 DEFAULT_REGION = "us-east-1"
+PROXY_HINT = "check HTTP_PROXY and HTTPS_PROXY in the environment, and your network"
 
 
 def aws_session(config: StoreConfig) -> boto3.Session:
@@ -56,7 +57,7 @@ def ensure_bucket(config: StoreConfig) -> bool:
     except ClientError as error:
         raise _translate(error, config) from error
     except (NoConnectionError, HTTPClientError) as error:
-        raise unreachable(config, str(error)) from error
+        raise _unreached(error, config) from None
     except BotoCoreError as error:
         raise _withheld(error, config) from None
 
@@ -66,6 +67,15 @@ def _withheld(error: BotoCoreError, config: StoreConfig) -> AccessDeniedError:
     return AccessDeniedError(
         f"the AWS credentials for {config.address} cannot be had: {type(error).__name__}", hint=CREDENTIALS_HINT
     )
+
+
+def _unreached(error: BotoCoreError, config: StoreConfig) -> StoreError:
+    """Say why nothing answered; without the words of what failed at a proxy, whose address may hold a password."""
+    if isinstance(error, ProxyConnectionError):
+        return unreachable(config, "the proxy is not reached", hint=PROXY_HINT)
+    if type(error) is HTTPClientError:
+        return unreachable(config, type(error.kwargs.get("error")).__name__, hint=PROXY_HINT)
+    return unreachable(config, str(error))
 
 
 def _client(config: StoreConfig) -> Any:
