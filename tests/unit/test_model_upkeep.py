@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,31 @@ def test_damaged_bytes_are_not_promoted(training: Training, folder_store: Folder
         with pytest.raises(IntegrityError, match="damaged or gone"):
             roll_back(folder_store, NAME, None, by="", reason="")
     assert moves(folder_store) == [2, 1]
+
+
+class Deadly:
+    """What ends the process that loads it, as a forged model can."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[int]]:
+        return os._exit, (7,)
+
+
+def test_what_ends_whoever_loads_it_does_not_end_who_promotes_it(training: Training, folder_store: FolderStore) -> None:
+    training.train(1)
+    with training.run(2) as session:
+        shipway.save("model", Deadly(), codec="pickle")
+        shipway.register(NAME, decision=decision(True))
+        commit(session)
+    assert promote(folder_store, NAME, 2, by="ann", reason="", force=True) == 1
+    assert roll_back(folder_store, NAME, None, by="ann", reason="") == (1, 2)
+    assert roll_back(folder_store, NAME, 2, by="ann", reason="") == (2, 1)
+    assert verify(folder_store).findings == ()
+    assert statuses(folder_store) == {2: "champion", 1: "was champion"}
+    child = os.fork()
+    if child == 0:
+        _ = shipway.champion(NAME, store=folder_store).model
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def test_a_folder_is_checked_file_by_file(training: Training, folder_store: FolderStore, tmp_path: Path) -> None:
