@@ -22,10 +22,15 @@ from shipway.deployment.parameters import check_parameters, parse_parameters
 from shipway.deployment.prefect2 import Translated, is_prefect2, translate
 from shipway.deployment.spec import DeploymentSpec, make_spec, read
 from shipway.digest import sha256_bytes
-from shipway.errors import DeploymentFileError, InputError, ParameterError, ShipwayError
+from shipway.errors import DeploymentFileError, InputError, ParameterError, ShipwayError, StackError
+from shipway.prefect.imports import Learnt
+from shipway.release.index import Index
 from shipway.settings import Settings
-from shipway.stack import StackFacts, facts
+from shipway.stack import ProcessFacts, StackFacts, facts
+from shipway.stack.manager import read_supervisor
+from shipway.stack.seaweed import SeaweedPorts, socket_paths
 from shipway.stack.secrets import Secrets
+from shipway.stack.service import store_ports
 from shipway.store.url import check_key, parse_address, parse_bucket_path
 from shipway.worker import wire
 
@@ -211,6 +216,48 @@ def test_files_of_the_stack(folder: Path, stack: bytes, secrets: bytes) -> None:
         if isinstance(known, StackFacts):
             # What `status` does with it.
             assert json.dumps([known.public(), known.running, [service.true_state for service in known.services]])
+
+
+PORTS = asdict(SeaweedPorts.free())
+LEARNT = {"seconds": 1.0, "modules": ["json", "os.path"]}
+INDEX = {"version": 1, "written_ns": 1, "files": {"a.py": [1, 2, 3, 4, 5, SHA]}}
+
+
+@budget
+@given(documents(PORTS), documents({"pid": 1 << 30, "created": 1.0}), documents(LEARNT), documents(INDEX))
+@example(DEEP, DEEP, DEEP, DEEP)
+@example(encoded(PORTS | {"master_grpc": "/../../etc/passwd"}), b"{}", b"{}", b"{}")
+@example(encoded(PORTS | {"master": 1 << 20}), b"{}", encoded({**LEARNT, "seconds": 10**400}), b"[]")
+@example(b"", encoded({"pid": -1, "created": 1.0}), b"[]", b"")
+def test_what_the_stack_and_workers_keep(
+    tmp_path_factory: pytest.TempPathFactory, ports: bytes, lock: bytes, learnt: bytes, index: bytes
+) -> None:
+    """Damaged it is as good as not there; a number in it becomes part of a path that is removed, or gets a signal."""
+    project = tmp_path_factory.mktemp("kept")
+    settings = Settings(project=project)
+    state = settings.make_state()
+    (state / "ports.json").write_bytes(ports)
+    used = only(StackError, lambda: store_ports(settings))
+    if isinstance(used, SeaweedPorts):
+        sockets = [path for path in socket_paths(state, used) if path.name.startswith("seaweedfs-")]
+        assert {path.parent for path in sockets} == {Path("/tmp")}
+    (state / "lock").write_bytes(lock)
+    supervisor = only((), lambda: read_supervisor(state / "lock"))
+    if isinstance(supervisor, ProcessFacts):
+        assert supervisor.pid > 0
+        assert supervisor.alive in (True, False)
+    memory = Learnt(project / "cache" / "imports")
+    (project / "run").write_bytes(learnt)
+    assert only((), lambda: memory.learn("d", project / "run")) is None
+    assert isinstance(memory.modules("d"), tuple)
+    (memory.folder / "e.json").parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (memory.folder / "e.json").write_bytes(learnt)
+    assert all(isinstance(name, str) for name in memory.modules("e"))
+    place = Index.open(state, project).path
+    assert place is not None
+    place.parent.mkdir()
+    place.write_bytes(index)
+    assert isinstance(Index.open(state, project).digest("a.py", (1, 2, 3, 4, 5)), str | None)
 
 
 @budget

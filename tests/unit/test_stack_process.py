@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -12,7 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shipway.stack import ProcessFacts
+from shipway.errors import StackError
+from shipway.settings import Settings
+from shipway.stack import ProcessFacts, manager
 from shipway.stack.process import LOG_LIMIT, Child, created_at, open_log, stop_leftover
 from shipway.stack.service import Service
 
@@ -134,3 +137,22 @@ def test_a_log_that_has_grown_too_large_is_put_aside(tmp_path: Path) -> None:
 
     assert log.read_bytes() == b"new\n"
     assert (tmp_path / "it.log.1").stat().st_size == LOG_LIMIT
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"pid": -1, "created": 0}', "other"])
+def test_a_lock_that_names_another_process_gets_nobody_a_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr(manager, "NAMED_LIMIT", 0.2)
+    settings = Settings(project=tmp_path)
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        with manager.acquire(settings) or pytest.fail("somebody else has the lock"):
+            said = json.dumps({"pid": bystander.pid, "created": 1.0}) if damage == "other" else damage
+            (settings.state / manager.LOCK).write_text(said)
+            with pytest.raises(StackError, match="does not name the process that holds it"):
+                manager.stop(settings, lambda _said: None)
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 import re
@@ -119,11 +118,8 @@ def _sockets(settings: Settings) -> Iterator[Finding]:
 
 def _socket_paths(settings: Settings) -> list[Path]:
     """Return where the sockets of the project's S3 server are while it runs."""
-    try:
-        ports = SeaweedPorts(**json.loads((settings.state / "ports.json").read_text()))
-    except (OSError, ValueError, TypeError):
-        return []
-    return socket_paths(settings.state / "store", ports)
+    ports = SeaweedPorts.read(settings.state / "ports.json")
+    return socket_paths(settings.state / "store", ports) if ports else []
 
 
 def _deserted(path: Path) -> bool:

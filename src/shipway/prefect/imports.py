@@ -23,6 +23,8 @@ VARIABLE = "SHIPWAY__IMPORTS"
 WORTH_SECONDS = 0.05
 """A run that waits less for its imports needs no template of its own."""
 
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
+
 MOST_MODULES = 20_000
 MOST_FLOWS = 200
 """Deployments whose imports are remembered; those not run for longest are forgotten."""
@@ -72,7 +74,7 @@ class Learnt:
             self._known[deployment] = ()
             if not self._usable:
                 return ()
-            with suppress(OSError, ValueError, KeyError, TypeError):
+            with suppress(*_DAMAGED):
                 self._known[deployment] = _names(json.loads((self.folder / f"{deployment}.json").read_text()))
         return self._known[deployment]
 
@@ -92,7 +94,7 @@ class Learnt:
             if float(found["seconds"]) < WORTH_SECONDS:
                 return
             names = tuple(dict.fromkeys((*self.modules(deployment), *_names(found))))
-        except (OSError, ValueError, KeyError, TypeError):
+        except _DAMAGED:
             return
         finally:
             path.unlink(missing_ok=True)

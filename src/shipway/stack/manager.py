@@ -14,6 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+import msgspec
+
 from shipway.errors import StackError
 from shipway.settings import Settings
 from shipway.stack import ProcessFacts, ServiceFacts, StackFacts, facts, s3_store, write_facts
@@ -39,6 +41,8 @@ Say = Callable[[str], None]
 OnReady = Callable[[Settings, StackFacts], None]
 
 LOCK = "supervisor.lock"
+NAMED_LIMIT = 5.0
+"""Seconds within which who has the lock must have written who it is."""
 STOP_LIMIT = 120.0
 """Seconds after which a supervisor that was asked to end is given up; the services' own limits are well within."""
 LAST_LINES = 8
@@ -275,11 +279,20 @@ def stop(settings: Settings, say: Say) -> bool:
     """
     if not settings.state.is_dir():
         return False
-    lock = acquire(settings)
-    if lock is not None:
-        with lock:
-            return stop_leftovers(settings, say)
-    supervisor = ProcessFacts(**json.loads((settings.state / LOCK).read_text()))
+    deadline = time.monotonic() + NAMED_LIMIT
+    while True:
+        if (lock := acquire(settings)) is not None:
+            with lock:
+                return stop_leftovers(settings, say)
+        # It may be about to write its name. What is damaged may name anybody's process, which gets no signal.
+        supervisor = read_supervisor(settings.state / LOCK)
+        if supervisor and supervisor.alive:
+            break
+        if time.monotonic() > deadline:
+            raise StackError(
+                f"{settings.state / LOCK} does not name the process that holds it", hint="see `fuser` of that file"
+            )
+        time.sleep(0.05)
     say("stopping: worker first, then server, then store")
     try:
         os.kill(supervisor.pid, signal.SIGTERM)
@@ -293,6 +306,15 @@ def stop(settings: Settings, say: Say) -> bool:
             )
         time.sleep(0.05)
     return True
+
+
+def read_supervisor(lock: Path) -> ProcessFacts | None:
+    """Return which process holds the lock, as it says; None where it is damaged."""
+    try:
+        found = msgspec.json.decode(lock.read_bytes(), type=ProcessFacts)
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if 0 < found.pid < 1 << 31 else None
 
 
 def stop_leftovers(settings: Settings, say: Say) -> bool:

@@ -12,9 +12,11 @@ import stat
 import sys
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from importlib import metadata
 from pathlib import Path
+
+import msgspec
 
 from shipway.errors import StackError
 
@@ -68,6 +70,15 @@ class SeaweedPorts:
     volume_grpc: int
     filer: int
     filer_grpc: int
+
+    @classmethod
+    def read(cls, path: Path) -> SeaweedPorts | None:
+        """Return the ports that a file names; None where it is missing or damaged."""
+        try:
+            ports = msgspec.json.decode(path.read_bytes(), type=cls)
+        except (OSError, ValueError, RecursionError):
+            return None
+        return ports if all(0 < port < 1 << 16 for port in astuple(ports)) else None
 
     @classmethod
     def free(cls, host: str = "127.0.0.1", s3: int | None = None) -> SeaweedPorts:

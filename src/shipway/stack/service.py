@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -167,8 +167,8 @@ def store_ports(settings: Settings) -> SeaweedPorts:
     The server keeps its cluster's state under its master's port: with another one it elects a leader anew.
     """
     path = settings.state / "ports.json"
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        ports = SeaweedPorts(**(json.loads(path.read_text()) | {"s3": settings.store_port}))
+    if kept := SeaweedPorts.read(path):
+        ports = replace(kept, s3=settings.store_port)
         for port in astuple(ports)[1:]:
             check_port("127.0.0.1", port, "S3 server", "--store-port")
         return ports
