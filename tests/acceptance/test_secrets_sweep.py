@@ -308,7 +308,7 @@ def put_in(place: Shell, marks: dict[str, str], endpoint: str, bucket: str) -> l
     # Addresses of proxies, good and bad ones, where nobody answers. Only for what is not this machine are they asked.
     for address in ("http://me:{}@127.0.0.1:9", "http://me:{}@127.0.0.1:99999", "http://me:{}/x@127.0.0.1:9"):
         proxy = address.format(marks["proxy address"])
-        through: dict[str, Any] = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": ""}
+        through: dict[str, Any] = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": "127.0.0.1"}
         through |= {name.lower(): value for name, value in through.items()}
         done = place("doctor", **through)
         said.extend((done.stdout, done.stderr))
