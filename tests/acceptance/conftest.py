@@ -74,7 +74,8 @@ class Shell:
         For the many mistakes in a command line that differ in one word, and the many commands that only look; that a
         command ends its process as it should is shown where it has one.
         """
-        out, err = io.StringIO(), io.StringIO()
+        # Both take bytes too, as those of a process do.
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             patch.chdir(self.folder)
             for name, value in {**self.environment, **variables}.items():
@@ -82,7 +83,8 @@ class Shell:
             with pytest.raises(SystemExit) as end:
                 main(list(arguments))
         assert isinstance(end.value.code, int)
-        return Done(arguments, end.value.code, out.getvalue(), err.getvalue())
+        said = [stream.buffer.getvalue().decode() for stream in (out, err)]
+        return Done(arguments, end.value.code, *said)
 
     def json(self, *arguments: str, **variables: str) -> Any:
         """Run a command that must succeed with --json, within this process, and return what it printed."""
