@@ -89,6 +89,7 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its status; an error is one line on standard error."""
+    _spare_this_machine()
     try:
         color = False if os.environ.get("NO_COLOR") else None
         status = cli.main(args=args, prog_name="shipway", standalone_mode=False, color=color)
@@ -114,6 +115,17 @@ def main(args: list[str] | None = None) -> None:
         where = f" ({error.filename})" if error.filename else ""
         echo(f"shipway: {error.strerror}{where}: {remedy}", err=True)
         _leave(1)
+
+
+def _spare_this_machine() -> None:
+    """Have no proxy of the environment asked for what runs on this machine, here and in what is started from here."""
+    if not any(
+        os.environ.get(name) or os.environ.get(name.upper()) for name in ("http_proxy", "https_proxy", "all_proxy")
+    ):
+        return
+    spared = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    missing = [host for host in ("127.0.0.1", "localhost", "::1") if host not in spared.replace(" ", "").split(",")]
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([spared, *missing] if spared else missing)
 
 
 def _leave(status: int) -> None:

@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Pro
 from botocore.exceptions import ConnectionError as NoConnectionError
 
 from shipway.errors import AccessDeniedError, InputError, StoreError
-from shipway.store.url import StoreConfig
+from shipway.store.url import StoreConfig, local_host
 from shipway.store.words import CREDENTIALS_HINT, Refusal, explain, unreachable
 
 DEFAULT_REGION = "us-east-1"
@@ -84,6 +84,8 @@ def _client(config: StoreConfig) -> Any:
         connect_timeout=5,
         read_timeout=30,
         retries={"total_max_attempts": 3, "mode": "standard"},
+        # No proxy of the environment is asked for what runs on this machine.
+        proxies={} if local_host(config.endpoint_url) else None,
         s3={"addressing_style": "path"} if config.endpoint_url else None,
     )
     return session.client(

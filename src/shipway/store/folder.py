@@ -11,7 +11,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import BufferedRandom, BufferedReader
 from pathlib import Path
@@ -326,8 +326,10 @@ def _make_folder(folder: Path) -> None:
         except FileNotFoundError:
             _make_folder(folder.parent)  # it was never there, or a `delete` found it empty
         except FileExistsError:
-            if os.path.lexists(folder) and not folder.is_dir():
-                raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder)) from None
+            # One look: a `delete` may remove the folder between two.
+            with suppress(FileNotFoundError):
+                if not stat.S_ISDIR(os.lstat(folder).st_mode):
+                    raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder)) from None
         else:
             _sync_folder(folder.parent)
     raise PermissionError(errno.EACCES, "no folder can be made there", str(folder))

@@ -1,4 +1,4 @@
-"""A store in an S3 bucket. The only module that imports obstore, the S3 client."""
+"""A store in an S3 bucket. Only this module and what it is made of import obstore, the S3 client."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace as changed
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotModifiedError, PreconditionError
-from obstore.store import S3Store
 
 from shipway.errors import (
     AccessDeniedError,
@@ -29,13 +27,14 @@ from shipway.errors import (
 )
 from shipway.store import source
 from shipway.store.base import ObjectInfo
+from shipway.store.connect import connect
 from shipway.store.patience import patient
+from shipway.store.resumed import Listing, Reading
 from shipway.store.url import StoreConfig, check_key
 from shipway.store.words import CREDENTIALS_HINT, explain, read_refusal, read_silence
 
 if TYPE_CHECKING:
     from obstore import PutMode
-    from obstore.store import S3Config, S3Credential, S3CredentialProvider
 
 RETRY_SECONDS = 60.0
 """How long a failing request is tried again by default: long enough for a local server to be started anew."""
@@ -79,7 +78,7 @@ class ObjectStore:
         endpoint = config.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         region = config.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         self._config = changed(config, endpoint_url=endpoint, region=region)
-        self._store = _open(self._config, RETRY_SECONDS if retry_seconds is None else retry_seconds)
+        self._store = connect(self._config, RETRY_SECONDS if retry_seconds is None else retry_seconds)
         if outage_seconds is None:
             outage_seconds = OUTAGE_SECONDS if retry_seconds is None else retry_seconds
         self.outage_seconds = outage_seconds
@@ -136,12 +135,12 @@ class ObjectStore:
 
     def stream(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """Yield an object's bytes in pieces, memory bounded."""
-        reading = _Reading(self._store, self._full(key), start, length)
+        reading = Reading(self._store, self._full(key), start, length)
         while piece := self._piece(reading, key):
             yield piece
 
     @patient
-    def _piece(self, reading: _Reading, key: str) -> bytes:
+    def _piece(self, reading: Reading, key: str) -> bytes:
         try:
             return reading.piece()
         except (BaseError, OSError) as error:
@@ -252,7 +251,7 @@ class ObjectStore:
         """Yield the objects whose key starts with `prefix`, in no fixed order; cheapest when it ends with `/`."""
         # obstore lists whole folders only, and the rest of the prefix is compared here.
         folder = prefix.rpartition("/")[0]
-        listing = _Listing(self._store, (self._full(folder) if folder else self._config.prefix) or None)
+        listing = Listing(self._store, (self._full(folder) if folder else self._config.prefix) or None)
         below = f"{self._config.prefix}/{prefix}" if self._config.prefix else prefix
         while page := self._page(listing, prefix):
             # What lies elsewhere no server has reason to name: its key would be taken for one below our prefix.
@@ -260,7 +259,7 @@ class ObjectStore:
             yield from (info for info in found if self._can_be(info.key))
 
     @patient
-    def _page(self, listing: _Listing, prefix: str) -> Sequence[Any]:
+    def _page(self, listing: Listing, prefix: str) -> Sequence[Any]:
         try:
             return listing.page()
         except (BaseError, OSError) as error:
@@ -369,130 +368,6 @@ def parts_of(size: int) -> tuple[int, int]:
     """
     part = max(WHOLE_UPLOAD, -(-size // _PARTS))
     return part, max(1, _PARTS_AT_ONCE * WHOLE_UPLOAD // part)
-
-
-def _open(config: StoreConfig, retry_seconds: float) -> S3Store:
-    provider: S3CredentialProvider
-    region = config.region
-    if config.access_key and config.secret_key:
-        # Not as plain options: obstore would add a session token of the environment that belongs to other keys.
-        provider = _Fixed(config.access_key, config.secret_key, config.session_token)
-    else:
-        provider, found = _standard_chain(config)
-        region = region or found
-    # The names of the bucket and of the host would make one certificate name too deep where the bucket has dots.
-    virtual_host = config.endpoint_url is None and "." not in config.bucket
-    options: S3Config = {
-        "region": region or "us-east-1",
-        "virtual_hosted_style_request": virtual_host,
-        "checksum_algorithm": "SHA256",
-        "skip_signature": False,
-        # The bulk request is one that several S3 servers lack.
-        "disable_bulk_delete": True,
-    }
-    if config.endpoint_url:
-        # Both, because the environment's variable for the second would win over the first.
-        options["endpoint"] = options["aws_endpoint_url_s3"] = config.endpoint_url.rstrip("/")
-    return S3Store(
-        config.bucket,
-        config=options,
-        credential_provider=provider,
-        client_options={
-            # For the whole of a request, a streamed download included; what hangs is found by the read timeout.
-            "timeout": timedelta(hours=6),
-            "read_timeout": timedelta(seconds=120),
-            "connect_timeout": timedelta(seconds=5),
-            "allow_http": config.endpoint_url is not None,
-        },
-        # The time decides, not the count: ten retries, obstore's default, may be over in two seconds.
-        retry_config={
-            "max_retries": 1_000,
-            "retry_timeout": timedelta(seconds=retry_seconds),
-            "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
-        },
-    )
-
-
-class _Reading:
-    """An object's bytes, piece by piece, that go on where they were when a piece did not come."""
-
-    def __init__(self, store: S3Store, path: str, start: int, length: int | None) -> None:
-        self._store = store
-        self._path = path
-        self._pieces: Iterator[Any] | None = None
-        self._tag: str | None = None
-        self._at = start
-        self._end = None if length is None else start + length
-
-    def piece(self) -> bytes:
-        """Return the next piece, none at the end."""
-        if self._pieces is None:
-            if self._at == self._end:
-                return b""
-            options: Any = {}
-            if self._at or self._end is not None:
-                options["range"] = {"offset": self._at} if self._end is None else (self._at, self._end)
-            if self._tag:
-                # The rest of this very object, not of one that has taken its place.
-                options["if_match"] = self._tag
-            answer = obstore.get(self._store, self._path, options=options)
-            self._tag, self._end = answer.meta["e_tag"], answer.range[1]
-            self._pieces = iter(answer.stream(min_chunk_size=1 << 18))
-        try:
-            piece = next(self._pieces, b"")
-        except (BaseError, OSError):
-            self._pieces = None
-            raise
-        self._at += len(piece)
-        return piece
-
-
-class _Listing:
-    """A list of objects, page by page, that goes on where it was when a page did not come."""
-
-    def __init__(self, store: S3Store, path: str | None) -> None:
-        self._store = store
-        self._path = path
-        self._pages: Iterator[Sequence[Any]] | None = None
-        self._last: str | None = None
-
-    def page(self) -> Sequence[Any]:
-        """Return the next page, an empty one at the end."""
-        if self._pages is None:
-            self._pages = obstore.list(self._store, self._path, offset=self._last)
-        try:
-            page = next(self._pages, ())
-        except (BaseError, OSError):
-            self._pages = None
-            raise
-        if page:
-            self._last = max(str(meta["path"]) for meta in page)
-        return page
-
-
-class _Fixed:
-    """Credentials that never expire."""
-
-    def __init__(self, access_key: str, secret_key: str, token: str | None) -> None:
-        self._credential: S3Credential = {
-            "access_key_id": access_key,
-            "secret_access_key": secret_key,
-            "token": token,
-            "expires_at": None,
-        }
-
-    def __call__(self) -> S3Credential:
-        return self._credential
-
-
-def _standard_chain(config: StoreConfig) -> tuple[S3CredentialProvider, str | None]:
-    """Return what AWS's own tools would use here: environment, profile, SSO or instance role; and the region there."""
-    from obstore.auth.boto3 import Boto3CredentialProvider  # boto3 is heavy
-
-    from shipway.store.bucket import aws_session
-
-    session = aws_session(config)
-    return Boto3CredentialProvider(session), session.region_name
 
 
 def _kind(path: str) -> str:

@@ -132,6 +132,12 @@ def parse_address(text: str) -> StoreConfig:
     raise InputError(f"{text[:200]!r} is not the address of a store", hint="write s3://BUCKET/PREFIX or a folder")
 
 
+def local_host(endpoint: str | None) -> str | None:
+    """Return the host of an S3 server that runs on this machine, or None: no proxy is asked for such a one."""
+    host = urlsplit(endpoint or "").hostname
+    return host if host in ("127.0.0.1", "localhost", "::1") else None
+
+
 def check_bucket(name: str) -> None:
     """Check a bucket's name against the rules of S3.
 
