@@ -92,7 +92,7 @@ class Stock:
         """Return the processes to hit."""
         assert self.process is not None
         runs = [child.pid for child in children(self.process.pid)]
-        return {"worker": [self.process.pid], "child": runs[:1], "worker and child": [self.process.pid, *runs]}[victim]
+        return [self.process.pid, *(runs if victim == "worker and child" else [])]
 
 
 @contextmanager
@@ -118,10 +118,13 @@ def play(stage: Stage, stock: Stock | None, victim: str, how: str, dice: random.
     """Hit a process while runs go on, and add what became of them."""
     flow = "stock" if stock else "work"
     runs = [stage.start(flow, seconds=SECONDS) for _ in range(RUNS)]
-    wait(lambda: any(stage.lives.glob(f"{run}.*") for run in runs), "a run has begun")
+    wait(lambda: bool(processes(stage, runs)), "a run has begun")
     time.sleep(dice.uniform(0, SECONDS / 2))
-    services = victim in ("server", "store")
-    pids = stock.processes(victim) if stock and not services else find(stage, victim, runs, None)
+    if victim == "child":
+        pids = processes(stage, runs)[:1]
+    else:
+        pids = stock.processes(victim) if stock and victim.startswith("worker") else find(stage, victim, runs, None)
+    assert pids, "there is what is to be hit"
     kill(*pids, number=getattr(signal, f"SIG{how}"))
     hit = time.monotonic()
     if stock and victim.startswith("worker"):
