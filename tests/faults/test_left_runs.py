@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.faults.flows import TAG
 from tests.faults.stage import LIMIT, Stage, audit, kill, staged, wait
 
 pytestmark = pytest.mark.long
@@ -19,15 +20,17 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 def test_runs_that_died_with_their_worker_are_begun_again_at_once(stage: Stage) -> None:
-    run, paused = stage.start(first=600), stage.start("stumble")
-    pids = [stage.pid(run), stage.pid(paused)]
+    """Those that held all slots of a tag get them again."""
+    runs, paused = [stage.start(first=600) for _ in range(2)], stage.start("stumble")
+    pids = [stage.pid(run) for run in (*runs, paused)]
+    wait(lambda: len(stage.api.request("GET", f"/concurrency_limits/tag/{TAG}")["active_slots"]) == 2, "both hold one")
     stage.wait_for(paused, "AwaitingRetry")
     kill(stage.service("worker"), *stage.templates(), *pids)
-    for each in (run, paused):
+    for each in (*runs, paused):
         stage.wait_for(each, "Completed")
         assert stage.run(each)["run_count"] == 2
-    assert "Crashed" in stage.history(run)
-    audit(stage, [run, paused])
+    assert all("Crashed" in stage.history(run) for run in runs)
+    audit(stage, [*runs, paused])
 
 
 def test_what_another_worker_has_begun_since_is_left_to_it(stage: Stage) -> None:

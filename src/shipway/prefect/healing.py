@@ -23,6 +23,9 @@ from shipway.prefect.doctor_slots import held_by_ended
 UNHEARD = timedelta(hours=1)
 """How long ago a run may have fallen silent that is run again still; nobody expects older ones any more."""
 
+NOTICE_SECONDS = 5.0
+"""How often the server looks for runs that are silent."""
+
 BEGUN = {"PENDING", "RUNNING"}
 
 RETRYING = "in_process"
@@ -89,21 +92,44 @@ class Healer:
             if run := stranded.get(key):
                 said.append(self._mend(run))
             else:
-                tag, task_run = key
-                body = {"names": [tag], "task_run_id": task_run}
-                self._api.request("POST", "/concurrency_limits/decrement", body)
-                said.append(f"a place of tag {tag!r} was held by a task that has ended; it is free")
+                said.append(self._free(*key))
         return said
+
+    def _free(self, tag: str, task_run: str) -> str:
+        self._api.request("POST", "/concurrency_limits/decrement", {"names": [tag], "task_run_id": task_run})
+        return f"a place of tag {tag!r} was held by a task that has ended; it is free"
 
     def _mend_left(self) -> list[str]:
         """Mend what dead workers of this machine left: nobody has to be waited for, as no process of it is there."""
         said = []
         for run, claim in list(self.left.items()):
             found = self._api.find(f"/flow_runs/{run}")
+            if found and found["state_type"] in BEGUN and self._is_noticed(found):
+                continue
             if found and self._is_as_left(found, claim):
+                # First: its next attempt may want one.
+                said += [self._free(*held) for held in self._held_by(run)]
                 said.append(self._mend(found))
             del self.left[run]
         return said
+
+    def _held_by(self, run: str) -> list[tuple[str, str]]:
+        """Return the places that tasks of a run hold, each by its tag and the id of the task run."""
+        limits = [limit for limit in self._api.pages("/concurrency_limits/filter", {}) if limit.get("active_slots")]
+        if not limits:
+            return []
+        body = {"task_runs": {"flow_run_id": {"any_": [run]}}, "sort": "ID_DESC"}
+        tasks = {row["id"] for row in self._api.pages("/task_runs/filter", body)}
+        return [(limit["tag"], task) for limit in limits for task in tasks & set(map(str, limit["active_slots"]))]
+
+    def _is_noticed(self, run: dict[str, Any]) -> bool:
+        """Tell whether the server notices just about now that a run is silent.
+
+        It would say so of one that has crashed here a moment before, and may have begun again.
+        """
+        now, begun = datetime.now(UTC), datetime.fromisoformat(run["state"]["timestamp"])
+        silent = (now - max(last_sign(self._api, run["id"], now) or begun, begun)).total_seconds()
+        return self._silence - NOTICE_SECONDS < silent < self._silence + 2 * NOTICE_SECONDS
 
     def _is_as_left(self, run: dict[str, Any], claim: str) -> bool:
         """Tell whether only the dead worker would go on with a run: nobody has claimed it since."""
