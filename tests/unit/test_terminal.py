@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from shipway.cli.follow import show_facts
 from shipway.cli.output import echo, print_json, print_table, say
 from shipway.terminal import visible
 
@@ -102,3 +103,16 @@ def test_a_real_command(tmp_path: Path) -> None:
     assert text.startswith("begin \\x1b[2J\\x1b]0;title\\x07")
     assert obeyed(text) == set()
     assert obeyed((logs / "server.log").read_bytes().decode(errors="replace"))
+
+
+def test_no_fact_of_a_run_is_feigned_by_another() -> None:
+    facts = dict.fromkeys(("message", "release", "parameters", "seconds", "page")) | {
+        "run": "otter\nstate:      Completed",
+        "state": "Failed",
+        "metrics": {"mae\nrelease:    another": 1.0},
+        "artifacts": [],
+        "models": [],
+    }
+    shown = printed(lambda: show_facts(facts)).splitlines()
+    assert [line.split()[0] for line in shown if not line.startswith(" ")] == ["run:", "state:", "metric:"]
+    assert len(shown) == 5

@@ -83,12 +83,12 @@ def show_facts(facts: dict[str, Any]) -> None:
     for name in ("run", "state", "message", "release", "parameters", "seconds", "page"):
         value = facts[name]
         if value not in (None, ""):
-            echo(f"{name + ':':12}{json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}")
+            _fact(name, json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value)
     for name, value in facts["metrics"].items():
-        echo(f"{'metric:':12}{name} = {value:.6g}")
+        _fact("metric", f"{name} = {value:.6g}")
     for name, what in (("inputs", "loaded from other runs"), ("reads", "files of the release read")):
         if facts.get(name):
-            echo(f"{name + ':':12}{len(facts[name])} {what}; see `shipway why {facts['run']}`")
+            _fact(name, f"{len(facts[name])} {what}; see `shipway why {facts['run']}`")
     if facts["artifacts"]:
         echo()
         rows = [(a["name"], size(a["bytes"]), a["rows"], a["address"]) for a in facts["artifacts"]]
@@ -99,3 +99,9 @@ def show_facts(facts: dict[str, Any]) -> None:
             (m["name"], m["version"], (m["decision"] or {}).get("verdict"), m["artifact"]) for m in facts["models"]
         ]
         print_table(("MODEL", "VERSION", "VERDICT", "SAVED AS"), verdicts)
+
+
+def _fact(name: str, value: object) -> None:
+    """Print a fact; what has more lines than one stands apart from the names of facts, so that none is feigned."""
+    lines = str(value).splitlines() or [""]
+    echo(f"{name + ':':12}" + f"\n{'':12}".join(lines))

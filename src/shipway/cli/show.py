@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from shipway.cli.follow import run_facts, show_facts, watch_run
 from shipway.cli.output import epilog, json_option, print_json
 from shipway.settings import Settings
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command(

@@ -6,14 +6,18 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
+from uuid import UUID
 
 PREFIX = "shipway-worker-"
 LOCK = "lock"
 CLAIM = "claim-"
 """What the names of files begin with that say which runs the worker has."""
+MAX_CLAIM = 64
+"""Bytes that are read of such a file, which holds an id."""
 ENDING = "ending"
 """File that is there while the worker lets its runs finish, as it was asked to end."""
 VARIABLE = "SHIPWAY__SCRATCH"
@@ -75,6 +79,16 @@ def sweep() -> dict[str, str]:
                 continue
             with (folder / LOCK).open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                left |= {path.name.removeprefix(CLAIM): path.read_text() for path in folder.glob(f"{CLAIM}*")}
+                left |= dict(_claims(folder))
                 shutil.rmtree(folder, ignore_errors=True)
     return left
+
+
+def _claims(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the runs that the worker of a folder had, each with the state by which it was claimed."""
+    for path in folder.glob(f"{CLAIM}*"):
+        # One that was being written when the machine stopped says nothing: its run is missed by its silence.
+        with suppress(ValueError, OSError):
+            with path.open("rb") as file:
+                state = UUID(file.read(MAX_CLAIM).decode())
+            yield str(UUID(path.name.removeprefix(CLAIM))), str(state)
