@@ -16,7 +16,6 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from shipway.run.record import RunRecord, write_record
 from shipway.store.folder import FolderStore
 from shipway.testing import skip_or_fail
 from tests.acceptance.conftest import Shell, free_port, one_line, quiet_port, wait_until
+from tests.answering import Answer, Asked, answering
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-mlflow/bin/python"
@@ -165,39 +165,21 @@ class Front:
 
 @contextmanager
 def front(address: str, state: Front) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def _pass_on(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if self.headers.get("Authorization") != state.wanted:
-                self._answer(401, b"who are you?")
-                return
-            state.requests.append(self.path)
-            headers = {"Content-Type": "application/json"}
-            passed = urllib.request.Request(address + self.path, body or None, headers, method=self.command)  # noqa: S310
-            try:
-                with urllib.request.urlopen(passed) as answer:  # noqa: S310
-                    self._answer(answer.status, answer.read())
-            except urllib.error.HTTPError as error:
-                with error:
-                    self._answer(error.code, error.read())
-
-        def _answer(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_POST = _pass_on  # noqa: N815 - the names the server calls
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the server's own name for it
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as proxy:
-        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    def answer(asked: Asked) -> Answer:
+        if asked.headers.get("Authorization") != state.wanted:
+            return Answer(401, b"who are you?")
+        state.requests.append(asked.path)
+        headers = {"Content-Type": "application/json"}
+        passed = urllib.request.Request(address + asked.path, asked.body or None, headers, method=asked.method)  # noqa: S310
         try:
-            yield f"127.0.0.1:{proxy.server_address[1]}"
-        finally:
-            proxy.shutdown()
+            with urllib.request.urlopen(passed) as found:  # noqa: S310
+                return Answer(found.status, found.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, error.read())
+
+    with answering(answer) as proxy:
+        yield proxy.removeprefix("http://")
 
 
 def test_what_is_big_and_odd_arrives_and_again_is_nothing_to_do(server: Server, folder_store: FolderStore) -> None:
@@ -358,20 +340,11 @@ def test_credentials_are_used_and_not_told(
 
 
 def test_a_redirect_is_not_followed(address: str) -> None:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(302)
-            self.send_header("Location", address + self.path)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the server's own name for it
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as elsewhere:
-        threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
-        with pytest.raises(MlflowUnreachableError, match="does not answer as MLflow does"):
-            Server(f"http://127.0.0.1:{elsewhere.server_address[1]}").find_experiment("x")
-        elsewhere.shutdown()
+    with (
+        answering(lambda asked: Answer(302, headers={"Location": address + asked.path})) as elsewhere,
+        pytest.raises(MlflowUnreachableError, match="does not answer as MLflow does"),
+    ):
+        Server(elsewhere).find_experiment("x")
 
 
 @pytest.mark.parametrize(

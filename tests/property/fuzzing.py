@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -125,32 +124,6 @@ def only(allowed: type[Exception] | tuple[type[Exception], ...], call: Callable[
             said = str(error)
     assert len(said) < 2000, "the message repeats what was given"
     return None
-
-
-@contextmanager
-def answering(answer: Callable[[str], tuple[int, bytes]]) -> Iterator[str]:
-    """Answer requests, told of each by its method and path, with a status and a body; yield the address."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def _answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, body = answer(f"{self.command} {self.path}")
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_POST = _answer  # noqa: N815 - the names the server calls
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the server's own name for it
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{listening.server_address[1]}"
-        listening.shutdown()
 
 
 @contextmanager

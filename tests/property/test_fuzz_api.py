@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.property.fuzzing import answering, budget, documents, encoded, nearly, only, talking
+from tests.answering import Answer, Asked, answering
+from tests.property.fuzzing import budget, documents, encoded, nearly, only, talking
 
 from shipway.cli import cli
 from shipway.deployment.step import PULL_STEP
@@ -92,9 +93,9 @@ def server() -> Iterator[Server]:
         store = FolderStore(told.folder)
         assert write_record(store, run_folder("tiny", datetime.fromisoformat(time), "first", RUN["id"]), record)
 
-        def answer(wanted: str) -> tuple[int, bytes]:
-            wanted = wanted.partition("?")[0]
-            return (200, told.answers[wanted]) if wanted in told.answers else (404, b'{"detail": "none"}')
+        def answer(asked: Asked) -> Answer:
+            found = told.answers.get(asked.line)
+            return Answer(404, b'{"detail": "none"}') if found is None else Answer(200, found)
 
         with answering(answer) as address:
             told.address = f"{address}/api"

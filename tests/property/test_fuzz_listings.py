@@ -12,7 +12,8 @@ from xml.sax.saxutils import escape
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.property.fuzzing import answering, budget, damaged, only, texts
+from tests.answering import Answer, Asked, answering
+from tests.property.fuzzing import budget, damaged, only, texts
 
 from shipway.errors import StoreError
 from shipway.store.base import ObjectInfo, Store
@@ -51,8 +52,8 @@ class Bucket:
     def __init__(self) -> None:
         self.body = b""
 
-    def __call__(self, _wanted: str) -> tuple[int, bytes]:
-        return 200, self.body
+    def __call__(self, _asked: Asked) -> Answer:
+        return Answer(200, self.body)
 
 
 @pytest.fixture(scope="module")

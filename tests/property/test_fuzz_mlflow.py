@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.property.fuzzing import answering, budget, documents, encoded, only, talking
+from tests.answering import Answer, Asked, answering
+from tests.property.fuzzing import budget, documents, encoded, only, talking
 
 from shipway.errors import MlflowError, MlflowUnreachableError
 from shipway.mlflow import mirror as mirrors
@@ -47,12 +48,12 @@ class Stranger:
         self.odd: dict[str, tuple[int, bytes]] = {}
         self.requests = 0
 
-    def __call__(self, wanted: str) -> tuple[int, bytes]:
+    def __call__(self, asked: Asked) -> Answer:
         self.requests += 1
         if self.requests > MOST:
-            return 500, b""
-        name = wanted.partition(PREFIX)[2].partition("?")[0]
-        return self.odd.get(name, (200, encoded(GOOD[name])))
+            return Answer(500)
+        name = asked.line.partition(PREFIX)[2]
+        return Answer(*self.odd.get(name, (200, encoded(GOOD[name]))))
 
     def answer(self, odd: dict[str, tuple[int, bytes]]) -> None:
         """Answer so in the place of what is good."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from tests.answering import Answer, Asked, answering
 
 from shipway.cli import cli
 from shipway.prefect.api import Api
@@ -23,33 +22,16 @@ CLOCK = 1_800_000_000.0
 
 
 @contextmanager
-def answering(answers: dict[str, Any], clock: float = CLOCK) -> Iterator[Settings]:
+def served(answers: dict[str, Any], clock: float = CLOCK) -> Iterator[Settings]:
     """Serve fixed answers, with a clock of one's own."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def _answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            wanted = self.path.removeprefix("/api")
-            self.send_response(200 if wanted in answers else 404)
-            body = json.dumps(answers.get(wanted, {"detail": "Not Found"})).encode()
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(asked: Asked) -> Answer:
+        wanted = asked.path.removeprefix("/api")
+        body = json.dumps(answers.get(wanted, {"detail": "Not Found"})).encode()
+        return Answer(200 if wanted in answers else 404, body, {"Date": formatdate(clock, usegmt=True)})
 
-        do_GET = do_POST = _answer  # noqa: N815 - the names the server calls
-
-        def date_time_string(self, timestamp: float | None = None) -> str:
-            return formatdate(clock, usegmt=True)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the server's own name for it
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        try:
-            yield Settings(project=Path("/nowhere"), api_url=f"http://127.0.0.1:{running.server_address[1]}/api")
-        finally:
-            running.shutdown()
+    with answering(answer) as address:
+        yield Settings(project=Path("/nowhere"), api_url=f"{address}/api")
 
 
 def own() -> str:
@@ -59,13 +41,13 @@ def own() -> str:
 
 
 def test_a_server_that_is_well() -> None:
-    with answering({"/admin/version": own()}) as settings:
+    with served({"/admin/version": own()}) as settings:
         found = list(server(settings, lambda: CLOCK + 1))
     assert [(each.check, each.level) for each in found] == [("server", "ok"), ("clock", "ok")]
 
 
 def test_a_server_of_another_version_and_another_time_is_found() -> None:
-    with answering({"/admin/version": "2.14.0"}) as settings:
+    with served({"/admin/version": "2.14.0"}) as settings:
         found = {each.check: each for each in server(settings, lambda: CLOCK + 90)}
     assert found["version"].level == "error"
     assert f"2.14.0, commands and workers here {own()}" in found["version"].what
@@ -74,7 +56,7 @@ def test_a_server_of_another_version_and_another_time_is_found() -> None:
 
 
 def test_something_that_is_no_prefect_is_found() -> None:
-    with answering({}) as settings:
+    with served({}) as settings:
         (finding,) = server(settings)
     assert (finding.level, "/admin/version" in finding.what) == ("error", True)
 
@@ -106,7 +88,7 @@ def test_a_worker_of_another_version_is_found() -> None:
             ]
         },
     }
-    with answering(answers) as settings:
+    with served(answers) as settings:
         old, summary = workers(Api(settings))
     assert (old.level, "'old' runs Prefect 3.7.1" in old.what) == ("warning", True)
     assert (summary.level, summary.what) == ("ok", "2 online")

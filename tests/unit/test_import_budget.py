@@ -8,12 +8,10 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
 from importlib.metadata import packages_distributions
 from importlib.resources import files
@@ -22,6 +20,7 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.answering import Answer, Asked, answering
 
 from shipway.artifact import Artifact
 from shipway.deployment.spec import DeploymentSpec
@@ -233,27 +232,12 @@ def _answers(server: S3Server, bucket: str) -> dict[str, Any]:
 def _api(answers: dict[str, Any]) -> Iterator[str]:
     """Serve fixed answers and return the address."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def _answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            wanted = f"{self.command} {self.path.partition('?')[0]}"
-            body = json.dumps(answers.get(wanted, {"detail": f"no {wanted} here"})).encode()
-            self.send_response(200 if wanted in answers else 404)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(asked: Asked) -> Answer:
+        body = json.dumps(answers.get(asked.line, {"detail": f"no {asked.line} here"})).encode()
+        return Answer(200 if asked.line in answers else 404, body)
 
-        do_GET = do_POST = do_PATCH = _answer  # noqa: N815 - the names the server calls
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the server's own name for it
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/api"
-        finally:
-            server.shutdown()
+    with answering(answer) as address:
+        yield f"{address}/api"
 
 
 @pytest.mark.parametrize("command", BUDGET)

@@ -6,16 +6,15 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.answering import Answer, Asked, answering
 
 from shipway.artifact import Artifact
 from shipway.blob import current_epoch, release_key
@@ -428,27 +427,12 @@ class Server:
 def api(answers: Server) -> Iterator[str]:
     """Serve the answers; yield the address."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def _answer(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
-            answer = answers.answer(self.path.partition("?")[0].removeprefix("/api"), body)
-            data = json.dumps(answer).encode()
-            self.send_response(500 if answer is None else 200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+    def answer(asked: Asked) -> Answer:
+        found = answers.answer(asked.path.partition("?")[0].removeprefix("/api"), json.loads(asked.body or b"{}"))
+        return Answer(500 if found is None else 200, json.dumps(found).encode())
 
-        do_GET = do_POST = _answer  # noqa: N815 - the names the server calls
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the server's own name for it
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/api"
-        finally:
-            server.shutdown()
+    with answering(answer) as address:
+        yield f"{address}/api"
 
 
 def run(number: int, *, minute: int, stamp: str = "1.0", id: str | None = None) -> dict[str, Any]:  # noqa: A002

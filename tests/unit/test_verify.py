@@ -6,16 +6,14 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.answering import Answer, answering
 
 from shipway.artifact import Artifact
 from shipway.blob import LARGE_FILE, Location, current_epoch, release_key
@@ -313,23 +311,9 @@ def test_what_the_guide_says_mends_a_release(scene: Scene) -> None:
 def api(basepath: Path) -> Iterator[str]:
     """Serve a block of a folder; yield the address."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            data = json.dumps({"id": "b", "data": {"basepath": str(basepath)}}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the server's own name for it
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/api"
-        finally:
-            server.shutdown()
+    block = json.dumps({"id": "b", "data": {"basepath": str(basepath)}}).encode()
+    with answering(lambda _asked: Answer(200, block)) as address:
+        yield f"{address}/api"
 
 
 def test_the_command(scene: Scene, tmp_path: Path) -> None:
