@@ -15,6 +15,8 @@ from shipway.errors import InputError
 
 CONFIG_FILE = "shipway.toml"
 STATE_FOLDER = ".shipway"
+THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
+"""Hosts that no proxy of the environment is asked for: proxies are for the network."""
 DEFAULT_API_URL = "http://127.0.0.1:4200/api"
 
 _SECRETS = {"api_key", "auth_string", "database_url"}

@@ -123,8 +123,10 @@ def _spare_this_machine() -> None:
         os.environ.get(name) or os.environ.get(name.upper()) for name in ("http_proxy", "https_proxy", "all_proxy")
     ):
         return
+    from shipway.settings import THIS_MACHINE
+
     spared = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    missing = [host for host in ("127.0.0.1", "localhost", "::1") if host not in spared.replace(" ", "").split(",")]
+    missing = [host for host in THIS_MACHINE if host not in spared.replace(" ", "").split(",")]
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([spared, *missing] if spared else missing)
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from shipway.errors import InputError, MlflowError, MlflowUnreachableError
 from shipway.mlflow import answers
+from shipway.settings import THIS_MACHINE
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 TIMEOUT = 30.0
@@ -64,8 +65,7 @@ class Server:
         self._authorization = authorization
         self._timeout = timeout
         parts = urllib.parse.urlsplit(address)
-        # A proxy named in the environment is for the network, never for this machine.
-        local = parts.hostname in ("127.0.0.1", "localhost", "::1")
+        local = parts.hostname in THIS_MACHINE
         handlers: list[urllib.request.BaseHandler] = [
             urllib.request.ProxyHandler({} if local else None),
             _NoRedirect(),

@@ -23,7 +23,7 @@ from shipway.errors import (
     ShipwayError,
 )
 from shipway.prefect.answers import fault
-from shipway.settings import Settings
+from shipway.settings import THIS_MACHINE, Settings
 
 TIMEOUT = 30.0
 PAGE = 200
@@ -42,14 +42,8 @@ class Api:
     def __init__(self, settings: Settings) -> None:
         self.url = settings.api_url.rstrip("/")
         self._headers = {"Content-Type": "application/json", "Accept": "application/json", **_authorization(settings)}
-        host = _host(self.url)
-        # A proxy named in the environment is for the network, never for this machine.
-        local = (
-            urllib.request.ProxyHandler({})
-            if host in ("127.0.0.1", "localhost", "::1")
-            else urllib.request.ProxyHandler()
-        )
-        self._opener = urllib.request.build_opener(local)
+        proxies: dict[str, str] | None = {} if _host(self.url) in THIS_MACHINE else None
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
 
     @property
     def ui_url(self) -> str:

@@ -9,6 +9,7 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from shipway.errors import InputError
+from shipway.settings import THIS_MACHINE
 
 MAX_KEY = 1024
 """Bytes that S3 allows a key to have, the store's prefix included."""
@@ -135,7 +136,7 @@ def parse_address(text: str) -> StoreConfig:
 def local_host(endpoint: str | None) -> str | None:
     """Return the host of an S3 server that runs on this machine, or None: no proxy is asked for such a one."""
     host = urlsplit(endpoint or "").hostname
-    return host if host in ("127.0.0.1", "localhost", "::1") else None
+    return host if host in THIS_MACHINE else None
 
 
 def check_bucket(name: str) -> None:
