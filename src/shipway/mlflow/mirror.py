@@ -89,8 +89,9 @@ def mirror(server: Server, content: Content) -> Mirrored:
     """Have MLflow hold a run once and whole.
 
     MLflow has no way to create a run only if there is none. So whoever created one looks again, and whoever sees more
-    than one keeps that of the lowest id and deletes the others. Of two that do so at once the later one sees both, and
-    if it deletes the other's run then that one, which cannot add to it any more, goes on with the one that is left.
+    than one keeps that which is whole, of several that of the lowest id, and deletes the others. Of two that do so at
+    once the later one sees both, and if it deletes the other's run then that one, which cannot add to it any more, goes
+    on with the one that is left.
 
     Raises:
         MlflowError: MLflow does not answer, or refused.
@@ -105,7 +106,7 @@ def mirror(server: Server, content: Content) -> Mirrored:
         if not found:
             created = _create(server, experiment, content)
             found = find(server, experiment, content.run_id) or [created]
-        active = sorted((one for one in found if one.active), key=lambda one: one.run)
+        active = sorted((one for one in found if one.active), key=lambda one: (not one.finished, one.run))
         if not active:
             return Mirrored(DELETED, found[0].run, server.run_url(experiment, found[0].run), content.cut)
         kept = active[0]
