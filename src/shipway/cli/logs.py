@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
@@ -33,16 +34,17 @@ def command(name: str | None, follow: bool, lines: int) -> None:
         raise NotFoundError(f"there are no logs in {folder}", hint="start the stack with `shipway up`")
     if name is not None and name not in found:
         raise NotFoundError(f"there is no log of {name!r}", hint=f"there are {', '.join(found)}")
-    tails = [_Tail(each, path) for each, path in found.items() if name in (None, each)]
-    width = 0 if name else max(len(tail.name) for tail in tails)
-    for tail in tails:
-        for line in tail.last(lines):
-            _print(tail.name, line, width)
-    while follow:
-        time.sleep(POLL)
+    with ExitStack() as opened:
+        tails = [opened.enter_context(_Tail(each, path)) for each, path in found.items() if name in (None, each)]
+        width = 0 if name else max(len(tail.name) for tail in tails)
         for tail in tails:
-            for line in tail.new():
+            for line in tail.last(lines):
                 _print(tail.name, line, width)
+        while follow:
+            time.sleep(POLL)
+            for tail in tails:
+                for line in tail.new():
+                    _print(tail.name, line, width)
 
 
 class _Tail:
@@ -52,6 +54,12 @@ class _Tail:
         self.name = name
         self._path = path
         self._file: IO[str] = path.open(errors="replace")
+
+    def __enter__(self) -> _Tail:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._file.close()
 
     def last(self, count: int) -> list[str]:
         return list(deque(self._file, maxlen=count))
