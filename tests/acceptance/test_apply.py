@@ -79,8 +79,8 @@ def test_the_plan_is_shown_before_anything_is_changed(
     refuse = True
 
     def note() -> ServerError | None:
-        assert isinstance(sys.stdout, io.StringIO)
-        said.append(sys.stdout.getvalue())
+        assert isinstance(sys.stdout.buffer, io.BytesIO)
+        said.append(sys.stdout.buffer.getvalue().decode())
         return ServerError("the API refused") if refuse else None
 
     changing.append(note)

@@ -157,6 +157,9 @@ def test_logs_are_there_by_name(stack: Shell) -> None:
 
 
 def test_following_a_log_shows_what_is_written_from_now(stack: Shell) -> None:
+    path = stack.folder / ".shipway/logs/worker.log"
+    with path.open("a") as log:
+        log.write("a line from before\n")
     follower = subprocess.Popen(
         [sys.executable, "-m", "shipway", "logs", "worker", "--follow", "--lines", "0"],
         cwd=stack.folder,
@@ -165,11 +168,15 @@ def test_following_a_log_shows_what_is_written_from_now(stack: Shell) -> None:
     )
     try:
         assert follower.stdout is not None
-        with (stack.folder / ".shipway/logs/worker.log").open("a", buffering=1) as log:
+        with path.open("a", buffering=1) as log:
             # Again and again, because the follower does not say when it has begun to follow.
             while not select.select([follower.stdout], [], [], 0.5)[0]:
                 log.write("a line from a test\n")
-        assert follower.stdout.readline() == "a line from a test\n"
+            log.write("a line from a test\n")
+        # The worker writes too, whenever it has something to say.
+        seen = list(iter(follower.stdout.readline, "a line from a test\n"))
+        assert "a line from before\n" not in seen
+        assert follower.poll() is None
     finally:
         follower.kill()
         follower.communicate()
