@@ -214,11 +214,16 @@ def test_a_run_that_was_claimed_and_never_begun_is_taken_up_again(stage: Stage) 
     audit(stage, [run])
 
 
-def test_a_run_that_its_own_process_was_to_try_again_is_not_stranded(stage: Stage) -> None:
+@pytest.mark.parametrize(
+    "machine",
+    ["there", pytest.param("gone", marks=pytest.mark.long, id="not there, so that the server has to miss it")],
+)
+def test_a_run_that_its_own_process_was_to_try_again_is_not_stranded(stage: Stage, machine: str) -> None:
     run = stage.start("stumble")
     pid = stage.pid(run)
     stage.wait_for(run, "AwaitingRetry")
-    stage.forget_claims()
+    if machine == "gone":
+        stage.forget_claims()
     kill(stage.service("worker"), *stage.templates(), pid)
 
     stage.wait_for(run, "Completed")

@@ -23,6 +23,9 @@ from shipway.stack import facts
 NAME = "proxied"
 PATIENCE = {"SHIPWAY_OUTAGE_SECONDS": "4"}
 
+# That a run fails whose data is refused is shown by tests/acceptance/test_run_data.py.
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, FaultyProxy]]:
@@ -60,7 +63,7 @@ def for_records(status: str) -> Choose:
     ("status", "refuse"),
     [
         pytest.param("503", always, id="503 for everything"),
-        pytest.param("500", for_records, id="500 for records", marks=pytest.mark.long),
+        pytest.param("500", for_records, id="500 for records"),
     ],
 )
 def test_a_run_fails_whose_store_keeps_refusing(
